@@ -1,0 +1,1 @@
+"""Measured speed, as ratios of medians taken in turn."""

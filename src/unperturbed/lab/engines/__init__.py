@@ -1,0 +1,5 @@
+"""Engines run trials and differ only in where."""
+
+from unperturbed.lab.engines import inline
+
+ENGINES = {"inline": inline.run}

@@ -1,0 +1,344 @@
+"""One trial, on one screen: train, then attack, then measure, each stage recorded before the next begins.
+
+A stage that the ledger holds is not computed again. Training goes on from the last checkpoint of the same course, which
+is written every half a minute and where the user stops it.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from unperturbed import models
+from unperturbed.attacks import ATTACKS, sweep
+from unperturbed.data import Dataset, Split
+from unperturbed.ledger import Ledger
+from unperturbed.measures import measure_evidence
+from unperturbed.records import AttackPlan, AttackStage, Spec, TrainingStage, Trial
+from unperturbed.tensors.streams import generator
+from unperturbed.training import State, begin, choose_vectorised, train
+
+REVISIONS = {"training": 1, "attack": 1}  # raised when the same record would give other numbers than before
+CHECKPOINT_EVERY = 30.0  # seconds
+EXAMPLES = 2  # test images whose perturbed versions are kept for the report
+
+
+class Stopped(Exception):
+    """The user asked to stop; everything done is in the ledger."""
+
+
+class Machine(NamedTuple):
+    """Where a trial runs and what it may use."""
+
+    device: torch.device
+    vectorised: bool | None  # None: whichever is faster
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Course:
+    """The stages of a trial at one seed: how its weights come about, and what attacks them."""
+
+    seed: int
+    training: dict[int, TrainingStage]  # by epoch
+    attacks: tuple[tuple[str, AttackStage], ...]  # label and stage
+
+
+Progress = Callable[[str, float], None]  # what is being done, and how much of it has just been done (image passes)
+
+
+def courses(trial: Trial, datasets: Mapping[str, Dataset]) -> list[Course]:
+    """Return what ``trial`` consists of, seed by seed; ``datasets`` are keyed by the canonical text of their spec."""
+    found: list[Course] = []
+    for seed in trial.seeds:
+
+        def stage(data: Spec, epoch: int, start: TrainingStage | None, seed: int = seed) -> TrainingStage:
+            return TrainingStage(
+                revision=REVISIONS["training"],
+                model=trial.model,
+                data=data,
+                data_digest=datasets[data.canonical()].digest,
+                recipe=trial.recipe,
+                seed=seed,
+                epoch=epoch,
+                start=start,
+            )
+
+        start = stage(trial.pretraining, trial.pretraining_epochs or 0, None) if trial.pretraining else None
+        training = {epoch: stage(trial.data, epoch, start) for epoch in trial.epochs}
+        attacks = tuple(
+            (label, _attack_stage(plan, training[epoch], len(datasets[trial.data.canonical()].test)))
+            for epoch in trial.epochs
+            for label, plan in trial.attacks.items()
+            if plan.epochs == "all" or epoch == trial.epochs[-1]
+        )
+        found.append(Course(seed, training, attacks))
+    return found
+
+
+def _attack_stage(plan: AttackPlan, weights: TrainingStage, available: int) -> AttackStage:
+    return AttackStage(
+        revision=REVISIONS["attack"],
+        attack=plan.attack,
+        eps=plan.eps,
+        grid=plan.grid,
+        images=min(plan.images or available, available),
+        weights=weights,
+    )
+
+
+def run_trial(
+    trial: Trial,
+    datasets: Mapping[str, Dataset],
+    ledger: Ledger,
+    run: int,
+    machine: Machine,
+    *,
+    progress: Progress,
+    stopped: Callable[[], bool],
+) -> int:
+    """Train, attack and measure every seed of ``trial``; return the number of stages that had to be computed.
+
+    Raises:
+        Stopped: ``stopped`` said so; the present state of training is in the ledger.
+        Diverged: training left the finite numbers.
+    """
+    lanes = courses(trial, datasets)
+    computed = _train_all([lane.training for lane in lanes], datasets, ledger, machine, progress, stopped)
+    for lane in lanes:
+        for epoch, stage in lane.training.items():
+            ledger.place(run, stage.digest(), trial.architecture, trial.condition, lane.seed, epoch, "training")
+        computed += _attack_all(lane, trial, datasets[trial.data.canonical()], ledger, run, machine, progress, stopped)
+    return computed
+
+
+def _train_all(
+    lanes: Sequence[dict[int, TrainingStage]],
+    datasets: Mapping[str, Dataset],
+    ledger: Ledger,
+    machine: Machine,
+    progress: Progress,
+    stopped: Callable[[], bool],
+) -> int:
+    """Bring every lane to its last epoch, recording the weights after each; lanes at the same step may go together."""
+    computed = 0
+    starts = [{start.epoch: start} for lane in lanes if (start := next(iter(lane.values())).start)]
+    if starts:
+        computed += _train_all(starts, datasets, ledger, machine, progress, stopped)
+    missing = {number: [e for e, stage in lane.items() if not ledger.find(stage)] for number, lane in enumerate(lanes)}
+    if not any(missing.values()):
+        return computed
+    first = next(iter(lanes[0].values()))
+    network = models.build(first.model, generator("weights", first.seed))
+    split = datasets[first.data.canonical()].train.to(machine.device)
+    batches = -(-len(split) // first.recipe.batch_size)
+    together = choose_vectorised(network, machine.device) if machine.vectorised is None else machine.vectorised
+    groups: dict[object, list[tuple[dict[int, TrainingStage], State]]] = {}
+    for number, epochs in missing.items():
+        if epochs:
+            state = _resume(lanes[number][epochs[0]], batches, ledger)
+            key = (state.step, tuple(epochs)) if together else number
+            groups.setdefault(key, []).append((lanes[number], state))
+    for group in groups.values():
+        chosen = [lane for lane, _ in group]
+        states = [state for _, state in group]
+        watch = _Watch([next(iter(lane.values())) for lane in chosen], ledger, progress, stopped, split)
+        for epoch in [epoch for epoch in chosen[0] if epoch * batches > states[0].step]:
+            stages = [lane[epoch] for lane in chosen]
+            watch.begin()
+            states = train(
+                network,
+                states,
+                split,
+                first.recipe,
+                seeds=[stage.seed for stage in stages],
+                until=epoch,
+                device=machine.device,
+                on_step=watch,
+            )
+            for stage, state in zip(stages, states, strict=True):
+                if not ledger.find(stage):
+                    _record_weights(stage, state, ledger, machine, watch)
+                    computed += 1
+        watch.save(states, keep=max(chosen[0]) < first.recipe.epochs)
+    return computed
+
+
+def _resume(stage: TrainingStage, batches: int, ledger: Ledger) -> State:
+    """Return the latest recorded state of the course of ``stage`` that does not lie behind it, or its beginning."""
+    content = ledger.load_checkpoint(course_key(stage))
+    if content is not None:
+        state = State.from_bytes(content)
+        if state.step <= stage.epoch * batches:
+            return state
+    network = models.build(stage.model, generator("weights", stage.seed))
+    if stage.start is not None:
+        network.load_state_dict(load_weights(stage.start, ledger))
+    return begin(network)
+
+
+def course_key(stage: TrainingStage) -> str:
+    """Return what the stages of one course of training share: all but the epoch."""
+    return stage.model_copy(update={"epoch": 0}).digest()
+
+
+def load_weights(stage: TrainingStage, ledger: Ledger) -> dict[str, Tensor]:
+    """Return the recorded weights and buffers of ``stage``, on the CPU."""
+    stored = ledger.find(stage)
+    assert stored is not None, "a stage is recorded before its weights are used"
+    return load_tensors(ledger.read(stored))
+
+
+class _Watch:
+    """Looks on at every step: reports progress, writes checkpoints, and stops when asked to."""
+
+    def __init__(
+        self,
+        stages: Sequence[TrainingStage],
+        ledger: Ledger,
+        progress: Progress,
+        stopped: Callable[[], bool],
+        split: Split,
+    ) -> None:
+        self.keys = [course_key(stage) for stage in stages]
+        self.words = f"training, seed {', '.join(str(stage.seed) for stage in stages)}"
+        self.images = len(stages) * min(stages[0].recipe.batch_size, len(split))
+        self.ledger = ledger
+        self.progress = progress
+        self.stopped = stopped
+        self.saved = time.monotonic()
+        self.begin()
+
+    def begin(self) -> None:
+        """Start counting for the next stage."""
+        self.began = time.perf_counter()
+        self.steps = 0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the stage began, for each of the networks that train together."""
+        return (time.perf_counter() - self.began) / len(self.keys)
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of one image since the stage began, for each network; backward passes are as many."""
+        return self.steps * self.images // len(self.keys)
+
+    def __call__(self, states: Callable[[], list[State]]) -> None:
+        self.steps += 1
+        self.progress(self.words, 3.0 * self.images)
+        if self.stopped():
+            self.save(states(), keep=True)
+            raise Stopped
+        if time.monotonic() - self.saved > CHECKPOINT_EVERY:
+            self.save(states(), keep=True)
+
+    def save(self, states: Sequence[State], *, keep: bool) -> None:
+        """Write the checkpoints, or drop them where training is over."""
+        for key, state in zip(self.keys, states, strict=True):
+            if keep:
+                self.ledger.save_checkpoint(key, state.to_bytes())
+            else:
+                self.ledger.drop_checkpoint(key)
+        self.saved = time.monotonic()
+
+
+def _record_weights(stage: TrainingStage, state: State, ledger: Ledger, machine: Machine, watch: _Watch) -> None:
+    ledger.record(
+        stage,
+        save_tensors(state.weights),
+        suffix=".safetensors",
+        curves=(),
+        measures=[("training_loss", state.loss, "nats", "lower", state.seen)],
+        seconds=watch.seconds,
+        forwards=watch.passes,
+        backwards=watch.passes,
+        device=machine.device.type,
+        versions=machine.versions,
+    )
+
+
+def _attack_all(
+    lane: Course,
+    trial: Trial,
+    dataset: Dataset,
+    ledger: Ledger,
+    run: int,
+    machine: Machine,
+    progress: Progress,
+    stopped: Callable[[], bool],
+) -> int:
+    computed = 0
+    test = dataset.test.to(machine.device)
+    rows = test.fixed().to(machine.device)
+    network: nn.Module | None = None
+    loaded: TrainingStage | None = None
+    for label, stage in lane.attacks:
+        if not ledger.find(stage):
+            if stopped():
+                raise Stopped
+            if network is None or loaded != stage.weights:
+                network = models.build(stage.weights.model, generator("weights", lane.seed))
+                network.load_state_dict(load_weights(stage.weights, ledger))
+                network = network.to(machine.device).eval()
+                loaded = stage.weights
+            _attack(stage, network, test, rows, len(dataset.classes), ledger, machine)
+            progress(f"{label}, seed {lane.seed}", expected_passes(stage))
+            computed += 1
+        epoch = stage.weights.epoch
+        ledger.place(run, stage.digest(), trial.architecture, trial.condition, lane.seed, epoch, label)
+    return computed
+
+
+def _attack(
+    stage: AttackStage,
+    network: nn.Module,
+    test: Split,
+    rows: Tensor,
+    classes: int,
+    ledger: Ledger,
+    machine: Machine,
+) -> None:
+    began = time.perf_counter()
+    chosen = rows[: stage.images]
+    evidence = sweep(
+        network,
+        test.images(chosen),
+        test.labels(chosen),
+        ATTACKS[stage.attack.name],
+        eps=stage.eps,
+        generator=generator("attack", stage.attack.name, stage.weights.seed, device=machine.device),
+        keep=EXAMPLES,
+        **cast(dict[str, Any], stage.attack.settings),
+    )
+    content = io.BytesIO()
+    np.savez_compressed(content, **cast(dict[str, Any], evidence.arrays()))
+    accuracy = evidence.correct.mean(axis=1)
+    ledger.record(
+        stage,
+        content.getvalue(),
+        suffix=".npz",
+        curves=[(float(eps), float(value), stage.images) for eps, value in zip(stage.eps, accuracy, strict=True)],
+        measures=measure_evidence(evidence, chance=1 / classes, grid=stage.grid),
+        seconds=time.perf_counter() - began,
+        forwards=evidence.forwards,
+        backwards=evidence.backwards,
+        device=machine.device.type,
+        versions=machine.versions,
+    )
+
+
+def expected_passes(stage: AttackStage) -> float:
+    """Return about how many passes of one image an attack takes, a backward pass counting as two: for progress only."""
+    steps = stage.attack.settings.get("steps")
+    each = len(stage.eps) + 3.0 if not isinstance(steps, int) else 3.0 * steps * len(stage.eps) / 3
+    return stage.images * each

@@ -1,0 +1,257 @@
+"""All trials of a study, one after another, with progress and the time left; and what would run, and why."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+
+from unperturbed import models
+from unperturbed.data import Dataset
+from unperturbed.data import load as load_data
+from unperturbed.lab.engines import ENGINES
+from unperturbed.lab.pipeline import Machine, Stopped, courses, expected_passes, run_trial
+from unperturbed.ledger import Ledger
+from unperturbed.records import AttackStage, Record, Spec, SpecError, Study, TrainingStage, Trial
+from unperturbed.tensors.streams import generator
+from unperturbed.training import Diverged
+
+
+class Update(NamedTuple):
+    """How far a run is: what is being done, and the parts of the expected work done before and now."""
+
+    doing: str
+    done: float  # fraction of the work, 0 to 1
+    seconds_left: float | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the trials of a run."""
+
+    run: int
+    computed: int  # trials of which at least one stage was computed
+    reused: int  # trials that the ledger held
+    failed: dict[str, str]  # architecture/condition -> reason
+    seconds: float
+
+    @property
+    def total(self) -> int:
+        """All trials."""
+        return self.computed + self.reused + len(self.failed)
+
+
+class Plan(NamedTuple):
+    """What ``explain`` says of one stage."""
+
+    trial: str
+    what: str
+    why: str  # "recorded", or the reason why it would be computed
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called ``name``; ``auto`` is CUDA where there is one.
+
+    Raises:
+        SpecError: not a device, or not on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise SpecError(f"--device must be auto, cpu or cuda, got {name!r}.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise SpecError(f"--device must be auto, cpu or cuda, got {name!r}.")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SpecError(f"--device {name}: this machine has no CUDA device. Use --device cpu.")
+    return device
+
+
+def versions(device: torch.device) -> dict[str, str]:
+    """Return what a reader needs to know about the software and the machine."""
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    packages = ("unperturbed", "torch", "numpy", "scipy")
+    return {
+        **{name: version(name) for name in packages},
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": hardware,
+    }
+
+
+def load_datasets(
+    study: Study, *, root: Path | None = None, accept_inexact: bool = False
+) -> tuple[Study, dict[str, Dataset]]:
+    """Return the data sets of ``study`` by the canonical text of their spec, and the study with what they remark."""
+    specs = {spec.canonical(): spec for trial in study.trials for spec in (trial.data, trial.pretraining) if spec}
+    datasets = {key: load_data(spec, root=root, accept_inexact=accept_inexact) for key, spec in specs.items()}
+    remarks = dict.fromkeys(study.remarks)
+    remarks |= dict.fromkeys(remark for dataset in datasets.values() for remark in dataset.remarks)
+    classes = {trial.condition: datasets[trial.data.canonical()].classes for trial in study.trials}
+    return study.model_copy(update={"remarks": tuple(remarks), "classes": classes}), datasets
+
+
+def run(
+    study: Study,
+    ledger: Ledger,
+    *,
+    data_root: Path | None = None,
+    accept_inexact: bool = False,
+    device: torch.device | None = None,
+    vectorised: bool | None = None,
+    engine: Literal["inline"] = "inline",
+    command: str = "",
+    on_update: Callable[[Update], None] = lambda _: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Run every trial of ``study`` that ``ledger`` does not hold, and record the run.
+
+    Args:
+        study: resolved for a scale.
+        ledger: open for writing.
+        data_root: a folder with data files, searched first.
+        accept_inexact: take data files that are not the official ones; the study's remarks then say so.
+        device: where to compute; ``None`` is CUDA where there is one.
+        vectorised: train matched seeds as one program; ``None`` chooses by device and network.
+        engine: where the trials run.
+        command: the command line, for the record.
+        on_update: told how far the run is, many times a second.
+        stopped: asked often; when it says yes, what is under way is saved and ``Stopped`` raised.
+
+    Raises:
+        Stopped: as asked; running again goes on from there.
+        SpecError: data that are missing or refused; a full disk; both before anything is lost.
+    """
+    began = time.monotonic()
+    study, datasets = load_datasets(study, root=data_root, accept_inexact=accept_inexact)
+    chosen = device or choose_device("auto")
+    machine = Machine(chosen, vectorised, versions(chosen))
+    number = ledger.begin_run(study, command, machine.versions)
+    try:
+        clock = _Clock(study.trials, datasets, ledger, on_update)
+        counts = {"computed": 0, "reused": 0}
+        failed: dict[str, str] = {}
+
+        def work(trial: Trial) -> int | Diverged:
+            clock.begin(trial)
+            try:
+                return run_trial(trial, datasets, ledger, number, machine, progress=clock, stopped=stopped)
+            except Diverged as error:
+                return error
+
+        for trial, result in ENGINES[engine](study.trials, work):
+            if isinstance(result, Diverged):
+                failed[f"{trial.architecture}/{trial.condition}"] = str(result)
+            else:
+                counts["computed" if result else "reused"] += 1
+    except BaseException as error:
+        stopping = isinstance(error, Stopped | KeyboardInterrupt)
+        ledger.finish_run(number, "interrupted" if stopping else "failed", time.monotonic() - began, str(error))
+        raise
+    seconds = time.monotonic() - began
+    ledger.finish_run(number, "finished", seconds, "; ".join(failed.values()) or None)
+    return Outcome(number, failed=failed, seconds=seconds, **counts)
+
+
+def explain(study: Study, ledger: Ledger | None, datasets: Mapping[str, Dataset]) -> list[Plan]:
+    """Return for every stage of ``study`` whether it is recorded, or else why it would be computed."""
+    plans: list[Plan] = []
+    for trial in study.trials:
+        name = f"{trial.architecture}/{trial.condition}"
+        for stage in _stages(trial, datasets):
+            why = ledger.why(stage) if ledger else "new"
+            plans.append(Plan(name, _words(stage), why))
+    return plans
+
+
+def _stages(trial: Trial, datasets: Mapping[str, Dataset]) -> Iterable[TrainingStage | AttackStage]:
+    for lane in courses(trial, datasets):
+        first = next(iter(lane.training.values()))
+        if first.start is not None:
+            yield first.start
+        yield from lane.training.values()
+        yield from (stage for _, stage in lane.attacks)
+
+
+def _words(stage: Record) -> str:
+    if isinstance(stage, AttackStage):
+        return f"{stage.attack.name} on {stage.images} images, seed {stage.weights.seed}, epoch {stage.weights.epoch}"
+    assert isinstance(stage, TrainingStage)
+    return f"training on {stage.data.name}, seed {stage.seed}, to epoch {stage.epoch}"
+
+
+class _Clock:
+    """Turns passes of one image into a fraction of the work and the time left.
+
+    A pass through one architecture costs more than through another; each is timed once.
+    """
+
+    def __init__(
+        self,
+        trials: Iterable[Trial],
+        datasets: Mapping[str, Dataset],
+        ledger: Ledger,
+        on_update: Callable[[Update], None],
+    ) -> None:
+        self.costs: dict[str, float] = {}
+        self.total = 0.0
+        known: set[str] = set()
+        for trial in trials:
+            cost = self.costs.setdefault(trial.model.canonical(), _seconds_per_pass(trial.model))
+            for lane in courses(trial, datasets):
+                stages = [*lane.training.values()]
+                if stages[0].start is not None:
+                    self._add_course([stages[0].start], datasets, ledger, known, cost)
+                self._add_course(stages, datasets, ledger, known, cost)
+                for _, attack in lane.attacks:
+                    if not ledger.has(attack):
+                        self.total += cost * expected_passes(attack)
+        self.on_update = on_update
+        self.done = 0.0
+        self.began = time.monotonic()
+        self.name = ""
+        self.cost = 0.0
+
+    def _add_course(
+        self,
+        stages: list[TrainingStage],
+        datasets: Mapping[str, Dataset],
+        ledger: Ledger,
+        known: set[str],
+        cost: float,
+    ) -> None:
+        missing = [stage for stage in stages if stage.digest() not in known and not ledger.has(stage)]
+        if missing:
+            images = len(datasets[missing[0].data.canonical()].train)
+            self.total += cost * 3 * images * missing[-1].epoch
+            known.update(stage.digest() for stage in stages)
+
+    def begin(self, trial: Trial) -> None:
+        """Say which trial the coming work belongs to."""
+        self.name = f"{trial.architecture}/{trial.condition}"
+        self.cost = self.costs[trial.model.canonical()]
+        self("", 0.0)
+
+    def __call__(self, words: str, passes: float) -> None:
+        self.done += passes * self.cost
+        fraction = min(self.done / self.total, 1.0) if self.total else 1.0
+        elapsed = time.monotonic() - self.began
+        left = elapsed / fraction * (1 - fraction) if fraction > 0.01 else None
+        self.on_update(Update(f"{self.name}: {words}" if words else self.name, fraction, left))
+
+
+def _seconds_per_pass(model: Spec) -> float:
+    network = models.build(model, generator("timing")).eval()
+    images = torch.zeros(8, 3, 32, 32)
+    with torch.no_grad():
+        network(images)
+        began = time.perf_counter()
+        network(images)
+    return (time.perf_counter() - began) / len(images)

@@ -1,0 +1,51 @@
+"""Networks by name: settings become a classifier from intensities in [0, 1] to logits."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from unperturbed.models.fully_connected import fully_connected
+from unperturbed.models.initialisation import initialise
+from unperturbed.models.lenet import lenet
+from unperturbed.models.resnet import resnet
+from unperturbed.records import Spec
+from unperturbed.registry import complete
+
+__all__ = ["MODELS", "build", "count_parameters"]
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "lenet": lenet,
+    "fully-connected": fully_connected,
+    "resnet": resnet,
+}
+
+
+def build(spec: Spec, generator: torch.Generator) -> nn.Module:
+    """Return the named network with initial weights drawn from ``generator``.
+
+    The same generator state gives the same weights whatever the network will be trained on.
+
+    Args:
+        spec: a name in ``MODELS`` with settings; defaults are filled in.
+        generator: a CPU generator; the global one is not touched.
+
+    Returns:
+        A float32 network on the CPU, in training mode: (batch, 3, 32, 32) in [0, 1] to (batch, classes) logits.
+
+    Raises:
+        SpecError: unknown name or setting.
+
+    >>> from unperturbed.tensors.streams import generator
+    >>> count_parameters(build(Spec(name="lenet"), generator("weights", 0)))
+    62006
+    """
+    full = complete("model", MODELS, spec)
+    with torch.device("meta"):
+        network = MODELS[full.name](**full.settings)
+    return initialise(network, generator)
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Return the number of trained values in ``network``."""
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -1,0 +1,223 @@
+"""What a study asks, what a trial is, and what it returned: frozen values with a canonical text and a digest.
+
+Everything that identifies a result is one of these records. Two records are the same exactly when their canonical
+texts are; the digest of that text is the key under which the ledger keeps the result. Nothing here computes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+Setting = bool | int | float | str | None
+Expectation = Literal["greater", "less", "none"]
+Outcome = Literal["supported", "contradicted", "undecided"]
+
+
+class SpecError(ValueError):
+    """Input that the user can mend; the message says what came, what was expected and what to do."""
+
+
+class Record(BaseModel):
+    """A frozen value; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def canonical(self) -> str:
+        """Return the record as JSON with sorted keys and no spaces, the same text for equal records.
+
+        >>> Spec(name="pgd", settings={"steps": 40, "norm": "linf"}).canonical()
+        '{"name":"pgd","settings":{"norm":"linf","steps":40}}'
+        """
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the canonical text, 64 hexadecimal digits."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+
+class Spec(Record):
+    """The name of a data set, model or attack, with all its settings written out."""
+
+    name: str
+    settings: dict[str, Setting] = Field(default_factory=dict)
+
+
+class Recipe(Record):
+    """Stochastic gradient descent with momentum, as PyTorch's ``SGD`` defines it, and its schedule."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt = 125
+    learning_rate: PositiveFloat = 0.01
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    drop_at: float = Field(default=0.5, gt=0, le=1)  # fraction of the epochs after which the rate is divided
+    drop_by: PositiveFloat = 10.0
+    precision: Literal["float32", "bfloat16", "float64"] = "float32"
+
+
+class TrainingStage(Record):
+    """The weights of one network after ``epoch`` epochs; ``start`` is the stage whose weights it began with."""
+
+    kind: Literal["training"] = "training"
+    revision: int
+    model: Spec
+    data: Spec
+    data_digest: str
+    recipe: Recipe
+    seed: int
+    epoch: int
+    start: TrainingStage | None = None
+
+
+class AttackStage(Record):
+    """What one attack did to one network, over increasing ``eps``, on the first ``images`` test images."""
+
+    kind: Literal["attack"] = "attack"
+    revision: int
+    attack: Spec
+    eps: tuple[float, ...]
+    grid: tuple[float, ...] | None = None  # the radii among eps over which R integrates; None: all of them
+    images: PositiveInt
+    weights: TrainingStage
+
+
+class AttackPlan(Record):
+    """An attack as a study names it: the function, its settings, the radii and how many test images."""
+
+    attack: Spec
+    eps: tuple[float, ...]
+    grid: tuple[float, ...] | None = None
+    images: PositiveInt | None = None  # None: the whole test set
+    epochs: Literal["all", "last"] = "all"
+
+
+class Trial(Record):
+    """One cell of a study: a network trained on one kind of images for one task, at matched seeds."""
+
+    architecture: str
+    condition: str
+    model: Spec
+    data: Spec
+    pretraining: Spec | None = None
+    pretraining_epochs: PositiveInt | None = None  # None: as many as the recipe has
+    recipe: Recipe
+    epochs: tuple[PositiveInt, ...]  # the epochs after which the network is evaluated, increasing
+    attacks: dict[str, AttackPlan]
+    seeds: tuple[int, ...]
+
+
+class Cell(Record):
+    """Where a contrast looks: one condition of one architecture."""
+
+    architecture: str
+    condition: str
+
+
+class Contrast(Record):
+    """``left`` against ``right`` at one epoch: the published outcome is ``expect``.
+
+    ``epoch`` is a position among the evaluated epochs (``first``, ``last``, ``early``: all but the last, ``middle``: neither
+    the first nor the last) or a number. Only primary contrasts decide a claim. ``paired`` contrasts share their seeds (the
+    same initial weights).
+    """
+
+    left: Cell
+    right: Cell
+    expect: Expectation
+    epoch: Literal["first", "last", "early", "middle"] | int = "last"
+    primary: bool = True
+    paired: bool = True
+
+
+class Claim(Record):
+    """A published sentence that statistical tests decide."""
+
+    id: str
+    says: str
+    contrasts: tuple[Contrast, ...]
+    attack: str = "fgsm"
+    measure: str = "R"
+
+
+class PublishedValue(Record):
+    """A mean and standard deviation as printed in a source."""
+
+    table: str
+    architecture: str
+    condition: str
+    epoch: int
+    measure: str = "R"
+    attack: str = "fgsm"
+    mean: float
+    sd: float
+    n: int
+
+
+class Study(Record):
+    """A question with its design and its claims, resolved for one scale: every default is written out."""
+
+    name: str
+    title: str
+    question: str
+    source: str
+    scale: str
+    settings: dict[str, Setting] = Field(default_factory=dict)
+    seeds: tuple[int, ...]
+    architectures: dict[str, str]  # label -> one sentence, in the order of the report
+    conditions: dict[str, str]
+    controls: tuple[str, ...] = ()  # the conditions that the source lacks
+    trials: tuple[Trial, ...]
+    claims: tuple[Claim, ...]
+    published: tuple[PublishedValue, ...] = ()
+    comparable: bool = False  # the recipe, data and epochs are the published ones, so numbers may be set side by side
+    classes: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # condition -> names of its classes
+    remarks: tuple[str, ...] = ()  # what a reader must know, e.g. inexact data files
+
+
+class CurvePoint(NamedTuple):
+    """Accuracy of one trained network under one attack of one strength."""
+
+    architecture: str
+    condition: str
+    seed: int
+    epoch: int
+    attack: str
+    eps: float
+    accuracy: float  # fraction of n
+    n: int
+
+
+class Measurement(NamedTuple):
+    """One measured quantity of one trained network."""
+
+    architecture: str
+    condition: str
+    seed: int
+    epoch: int
+    attack: str  # "" where no attack is involved
+    measure: str
+    value: float
+    unit: str
+    better: str  # "higher", "lower" or ""
+    n: int
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What a stage took, for the table of costs."""
+
+    architecture: str
+    condition: str
+    seed: int
+    epoch: int
+    kind: str  # "training" or the attack's label
+    seconds: float
+    forwards: int
+    backwards: int
+    device: str
+    versions: dict[str, Any]

@@ -1,0 +1,66 @@
+"""From the record of a study and its rows to tables, figures and one self-contained page."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from unperturbed.records import SpecError
+from unperturbed.report import tables
+from unperturbed.report.content import Content, Picture, Shown
+from unperturbed.report.figures import converted, draw, svg
+from unperturbed.report.page import render
+from unperturbed.report.verdicts import claims_rows, contrast_rows
+
+__all__ = ["FORMATS", "TABLES", "Content", "Picture", "Shown", "claims_rows", "write"]
+
+FORMATS = ("html", "svg", "png", "pdf")
+TABLES = {
+    "claims": claims_rows,
+    "contrasts": contrast_rows,
+    "curves": tables.curve_rows,
+    "robustness": tables.robustness_rows,
+    "seeds": tables.seed_rows,
+    "attacks": tables.attack_rows,
+    "measures": tables.measure_rows,
+    "costs": tables.cost_rows,
+    "stages": tables.stage_rows,
+}
+
+
+def write(folder: Path, content: Content, *, formats: Sequence[str] = FORMATS) -> Path:
+    """Write the report into ``folder`` and return the path of ``report.html`` (of ``folder`` without that format).
+
+    Beside the page: ``tables/*.csv``, each table at full precision, and ``figures/*`` in the other formats.
+
+    Raises:
+        SpecError: a format that is not one of ``FORMATS``.
+    """
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise SpecError(f"report: no format {unknown[0]!r}. It has: {', '.join(FORMATS)}.")
+    (folder / "tables").mkdir(parents=True, exist_ok=True)
+    for name, make in TABLES.items():
+        save(folder / "tables" / f"{name}.csv", make(content))
+    figures = draw(content)
+    drawings = {figure.name: svg(figure) for figure in figures}
+    kinds = [kind for kind in formats if kind != "html"]
+    for kind in kinds:
+        (folder / "figures").mkdir(exist_ok=True)
+        for name, drawing in drawings.items():
+            (folder / "figures" / f"{name}.{kind}").write_bytes(converted(drawing, kind))
+    if "html" not in formats:
+        return folder
+    page = folder / "report.html"
+    page.write_text(render(content, figures, drawings, kinds), encoding="utf-8")
+    return page
+
+
+def save(path: Path, rows: list[tables.Row]) -> None:
+    """Write rows as comma-separated values with a header; an empty field is a number that does not exist."""
+    with path.open("w", newline="", encoding="utf-8") as target:
+        if rows:
+            writer = csv.DictWriter(target, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)

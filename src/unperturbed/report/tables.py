@@ -1,0 +1,355 @@
+"""The tables of the report: pure functions from ``Content`` to lists of rows, numbers at full precision.
+
+A figure is drawn from one of these tables and from nothing else. ``None`` marks what was not measured.
+Means are over seeds; standard deviations have ``n - 1`` in the denominator and are ``None`` for one seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from unperturbed.records import AttackPlan, CurvePoint, PublishedValue, Trial
+from unperturbed.report.content import Content
+from unperturbed.statistics import Summary, compare, summarise
+
+Row = dict[str, Any]
+NAMES = {  # measures as a reader writes them, in the order of the tables; others keep their own name and come after
+    "R": "R",
+    "R_8_255": "R to 8/255",
+    "R_16_255": "R to 16/255",
+    "R_minimum": "R, running minimum",
+    "R_chance": "R above chance",
+    "f0": "f(ε₀)",
+    "C_last": "C at the largest ε",
+    "critical_eps_median": "median critical ε",
+    "training_loss": "training loss",
+}
+FAR = 2.0  # published standard deviations beyond which a mean is flagged
+
+
+def main_attack(content: Content) -> str:
+    """Return the attack that most claims are about, or the first one measured."""
+    named = Counter(claim.attack for claim in content.study.claims)
+    measured = [point.attack for point in content.curves if point.attack]
+    return named.most_common(1)[0][0] if named else (measured[0] if measured else "")
+
+
+def main_measure(content: Content) -> str:
+    """Return the measure that most claims are about."""
+    named = Counter(claim.measure for claim in content.study.claims)
+    return named.most_common(1)[0][0] if named else "R"
+
+
+def trial_of(content: Content, architecture: str, condition: str) -> Trial | None:
+    """Return the trial of a cell, None where the study has none."""
+    found = (t for t in content.study.trials if t.architecture == architecture and t.condition == condition)
+    return next(found, None)
+
+
+def cells(content: Content) -> list[tuple[str, str]]:
+    """Return (architecture, condition) of every cell that was planned or measured, in the order of the study."""
+    seen = {(t.architecture, t.condition) for t in content.study.trials}
+    seen |= {(m.architecture, m.condition) for m in content.measurements}
+    seen |= {(p.architecture, p.condition) for p in content.curves}
+    if content.study.comparable:
+        seen |= {(v.architecture, v.condition) for v in content.study.published}
+    architectures = ordered(content.study.architectures, (architecture for architecture, _ in seen))
+    conditions = ordered(content.study.conditions, (condition for _, condition in seen))
+    return [(a, c) for a in architectures for c in conditions if (a, c) in seen]
+
+
+def ordered(known: Iterable[str], present: Iterable[str]) -> list[str]:
+    """Return ``known`` in its order, then what else is ``present``, sorted."""
+    first = list(known)
+    return first + sorted(set(present) - set(first))
+
+
+def last_epoch(content: Content, architecture: str, condition: str) -> int | None:
+    """Return the last epoch after which the networks of a cell are evaluated, None for a cell that is unknown."""
+    trial = trial_of(content, architecture, condition)
+    if trial is not None:
+        return trial.epochs[-1]
+    rows = (*content.measurements, *content.curves)
+    return max(
+        (row.epoch for row in rows if (row.architecture, row.condition) == (architecture, condition)), default=None
+    )
+
+
+def summary(values: list[float]) -> Row:
+    """Return mean, standard deviation, smallest, largest and number of the finite ``values``.
+
+    >>> summary([1.0, 3.0])
+    {'mean': 2.0, 'sd': 1.4142135623730951, 'lowest': 1.0, 'highest': 3.0, 'n': 2}
+    >>> summary([])
+    {'mean': None, 'sd': None, 'lowest': None, 'highest': None, 'n': 0}
+    """
+    kept = [value for value in values if math.isfinite(value)]
+    mean = math.fsum(kept) / len(kept) if kept else None
+    squares = math.fsum((value - (mean or 0.0)) ** 2 for value in kept)
+    return {
+        "mean": mean,
+        "sd": math.sqrt(squares / (len(kept) - 1)) if len(kept) > 1 else None,
+        "lowest": min(kept, default=None),
+        "highest": max(kept, default=None),
+        "n": len(kept),
+    }
+
+
+def attack_plans(content: Content) -> dict[str, AttackPlan]:
+    """Return each attack of the study by its label; trials that name one alike are taken to plan it alike."""
+    return {label: plan for trial in content.study.trials for label, plan in trial.attacks.items()}
+
+
+def attacks(content: Content) -> list[str]:
+    """Return the labels of all attacks measured, the main one first, then as the study lists them."""
+    measured = {point.attack for point in content.curves} | {m.attack for m in content.measurements} - {""}
+    listed = [main_attack(content), *attack_plans(content)]
+    return [label for label in dict.fromkeys(ordered(listed, measured)) if label in measured]
+
+
+def norm_of(content: Content, attack: str) -> str:
+    """Return the norm that an attack's eps is measured in."""
+    plan = attack_plans(content).get(attack)
+    return str(plan.attack.settings.get("norm", "linf")) if plan else "linf"
+
+
+def origins(content: Content) -> dict[tuple[str, str, int, int, str], CurvePoint]:
+    """Return the point of least eps of every (architecture, condition, seed, epoch, attack): f(eps0)."""
+    least: dict[tuple[str, str, int, int, str], CurvePoint] = {}
+    for point in content.curves:
+        network = (point.architecture, point.condition, point.seed, point.epoch, point.attack)
+        if network not in least or point.eps < least[network].eps:
+            least[network] = point
+    return least
+
+
+def curve_rows(content: Content) -> list[Row]:
+    """Return accuracy over eps per cell, epoch and attack: raw, and relative to the same network's at the least eps.
+
+    Columns ``accuracy_*`` and ``relative_*`` (mean, sd, lowest, highest over seeds); ``n`` seeds; ``images`` each.
+    """
+    origin = origins(content)
+    raw: defaultdict[tuple[str, str, int, str, float], list[float]] = defaultdict(list)
+    relative: defaultdict[tuple[str, str, int, str, float], list[float]] = defaultdict(list)
+    images: dict[tuple[str, str, int, str, float], int] = {}
+    for point in content.curves:
+        key = (point.architecture, point.condition, point.epoch, point.attack, point.eps)
+        start = origin[(point.architecture, point.condition, point.seed, point.epoch, point.attack)].accuracy
+        raw[key].append(point.accuracy)
+        relative[key].append(point.accuracy / start if start > 0 else math.nan)
+        images[key] = min(point.n, images.get(key, point.n))
+    place = {cell: index for index, cell in enumerate(cells(content))}
+    label = {attack: index for index, attack in enumerate(attacks(content))}
+    rows: list[Row] = []
+    for key in sorted(raw, key=lambda k: (place[k[0], k[1]], k[2], label[k[3]], k[4])):
+        row: Row = dict(zip(("architecture", "condition", "epoch", "attack", "eps"), key, strict=True))
+        row["control"] = key[1] in content.study.controls
+        for name, values in (("accuracy", raw[key]), ("relative", relative[key])):
+            row |= {f"{name}_{part}": value for part, value in summary(values).items() if part != "n"}
+        rows.append(row | {"n": len(raw[key]), "images": images[key]})
+    return rows
+
+
+def clean_accuracy(content: Content) -> dict[tuple[str, str, int, str], Row]:
+    """Return f(eps0), the accuracy at the least eps, over seeds per (architecture, condition, epoch, attack).
+
+    ``images`` is the number of test images.
+    """
+    values: defaultdict[tuple[str, str, int, str], list[float]] = defaultdict(list)
+    images: dict[tuple[str, str, int, str], int] = {}
+    for network, point in origins(content).items():
+        key = (network[0], network[1], network[3], network[4])
+        values[key].append(point.accuracy)
+        images[key] = min(point.n, images.get(key, point.n))
+    return {key: {**summary(found), "images": images[key]} for key, found in values.items()}
+
+
+def finite(value: float | None) -> float | None:
+    """Return ``value``, None for what is not a finite number."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def summaries(content: Content) -> dict[tuple[str, str, int, str, str], Summary]:
+    """Return every measure over seeds by (architecture, condition, epoch, attack, measure)."""
+    return {
+        (row.architecture, row.condition, row.epoch, row.attack, row.measure): row
+        for row in summarise(content.measurements)
+    }
+
+
+def moments(row: Summary | None) -> Row:
+    """Return mean, SD and n of a summary, None and 0 where there is none."""
+    return {"mean": finite(row.mean), "sd": finite(row.sd), "n": row.n} if row else {"mean": None, "sd": None, "n": 0}
+
+
+def published_values(content: Content) -> dict[tuple[str, str, int, str, str], PublishedValue]:
+    """Return the published values by (architecture, condition, epoch, attack, measure); none if not comparable."""
+    if not content.study.comparable:
+        return {}
+    return {(v.architecture, v.condition, v.epoch, v.attack, v.measure): v for v in content.study.published}
+
+
+def robustness_rows(content: Content) -> list[Row]:
+    """Return the paper's Tables 1-18: the main measure under the main attack, per cell and epoch.
+
+    ``clean`` is f(eps0). Where the study is comparable the published mean and SD stand beside ours; ``deviation`` is
+    (ours - published) / published SD and ``far`` marks more than two. A cell without results keeps its planned
+    epochs with None; a cell that is neither planned nor measured has one row without an epoch.
+    """
+    attack, measure = main_attack(content), main_measure(content)
+    values, published, clean = summaries(content), published_values(content), clean_accuracy(content)
+    deviations = {
+        (
+            c.published.architecture,
+            c.published.condition,
+            c.published.epoch,
+            c.published.attack,
+            c.published.measure,
+        ): c.deviation
+        for c in compare(values.values(), tuple(published.values()))
+    }
+    rows: list[Row] = []
+    for architecture, condition in cells(content):
+        trial = trial_of(content, architecture, condition)
+        epochs: set[int | None] = set(trial.epochs if trial else ())
+        epochs |= {k[2] for k in values if k[:2] == (architecture, condition) and k[3:] == (attack, measure)}
+        epochs |= {k[2] for k in published if k[:2] == (architecture, condition) and k[3:] == (attack, measure)}
+        for epoch in sorted(e for e in epochs if e is not None):
+            key = (architecture, condition, epoch, attack, measure)
+            ours, theirs, start = values.get(key), published.get(key), clean.get(key[:4], {})
+            deviation = finite(deviations.get(key))
+            rows.append(
+                {
+                    "architecture": architecture,
+                    "condition": condition,
+                    "control": condition in content.study.controls,
+                    "epoch": epoch,
+                    "attack": attack,
+                    "measure": measure,
+                    **moments(ours),
+                    "clean": start.get("mean"),
+                    "clean_sd": start.get("sd"),
+                    "images": start.get("images"),
+                    "published_table": theirs.table if theirs else None,
+                    "published_mean": theirs.mean if theirs else None,
+                    "published_sd": theirs.sd if theirs else None,
+                    "published_n": theirs.n if theirs else None,
+                    "deviation": deviation,
+                    "far": deviation is not None and abs(deviation) > FAR,
+                }
+            )
+    return rows
+
+
+def attack_rows(content: Content) -> list[Row]:
+    """Return the main measure under every attack at each cell's last epoch, with the attack's norm and reach."""
+    measure, values, clean = main_measure(content), summaries(content), clean_accuracy(content)
+    plans = attack_plans(content)
+    rows: list[Row] = []
+    for architecture, condition in cells(content):
+        epoch = last_epoch(content, architecture, condition)
+        if epoch is None:
+            continue
+        for attack in attacks(content):
+            ours = values.get((architecture, condition, epoch, attack, measure))
+            plan, start = plans.get(attack), clean.get((architecture, condition, epoch, attack), {})
+            rows.append(
+                {
+                    "architecture": architecture,
+                    "condition": condition,
+                    "control": condition in content.study.controls,
+                    "epoch": epoch,
+                    "attack": attack,
+                    "norm": norm_of(content, attack),
+                    "largest_eps": (plan.grid or plan.eps)[-1] if plan else None,
+                    "measure": measure,
+                    **moments(ours),
+                    "clean": start.get("mean"),
+                    "images": start.get("images"),
+                }
+            )
+    return rows
+
+
+def seed_rows(content: Content) -> list[Row]:
+    """Return the main measure of every single network at its last epoch under the main attack."""
+    attack, measure = main_attack(content), main_measure(content)
+    last = {cell: last_epoch(content, *cell) for cell in cells(content)}
+    place = {cell: index for index, cell in enumerate(last)}
+    wanted = [
+        m
+        for m in content.measurements
+        if (m.attack, m.measure) == (attack, measure) and m.epoch == last[m.architecture, m.condition]
+    ]
+    return [
+        {
+            "architecture": m.architecture,
+            "condition": m.condition,
+            "control": m.condition in content.study.controls,
+            "seed": m.seed,
+            "epoch": m.epoch,
+            "value": m.value,
+        }
+        for m in sorted(wanted, key=lambda m: (place[m.architecture, m.condition], m.seed))
+    ]
+
+
+def measure_rows(content: Content) -> list[Row]:
+    """Return every measure under every attack at each cell's last epoch: mean, SD, range, n, unit, direction."""
+    label = {attack: index for index, attack in enumerate(["", *attacks(content)])}
+    order = {measure: index for index, measure in enumerate(NAMES)}
+    place = {cell: index for index, cell in enumerate(cells(content))}
+    last = {cell: last_epoch(content, *cell) for cell in place}
+    found = [row for row in summaries(content).values() if row.epoch == last[row.architecture, row.condition]]
+    return [
+        {
+            "architecture": row.architecture,
+            "condition": row.condition,
+            "epoch": row.epoch,
+            "attack": row.attack,
+            "measure": row.measure,
+            **moments(row),
+            "unit": row.unit,
+            "better": row.better,
+        }
+        for row in sorted(
+            found,
+            key=lambda row: (
+                place[row.architecture, row.condition],
+                label[row.attack],
+                order.get(row.measure, len(order)),
+            ),
+        )
+    ]
+
+
+def cost_rows(content: Content) -> list[Row]:
+    """Return what the stages took, summed per architecture and kind, with the number of stages and the devices."""
+    groups: defaultdict[tuple[str, str], list[Any]] = defaultdict(list)
+    for cost in content.costs:
+        groups[cost.architecture, cost.kind].append(cost)
+    kinds = list(dict.fromkeys(["training", *attacks(content), *(cost.kind for cost in content.costs)]))
+    architectures = ordered(content.study.architectures, (cost.architecture for cost in content.costs))
+    return [
+        {
+            "architecture": architecture,
+            "kind": kind,
+            "stages": len(group),
+            "seconds": math.fsum(cost.seconds for cost in group),
+            "forwards": sum(cost.forwards for cost in group),
+            "backwards": sum(cost.backwards for cost in group),
+            "device": ", ".join(sorted({cost.device for cost in group})),
+        }
+        for architecture in architectures
+        for kind in kinds
+        if (group := groups.get((architecture, kind)))
+    ]
+
+
+def stage_rows(content: Content) -> list[Row]:
+    """Return what each single stage took."""
+    names = ("architecture", "condition", "seed", "epoch", "kind", "seconds", "forwards", "backwards", "device")
+    return [{name: getattr(cost, name) for name in names} for cost in content.costs]

@@ -1,0 +1,39 @@
+"""Arrays become estimates, intervals, effects, p-values and verdicts on claims; NumPy, SciPy and statsmodels only."""
+
+from unperturbed.statistics.claims import MARGIN, ClaimResult, Decisions, decide, rule
+from unperturbed.statistics.contrasts import Arm, Published, Row
+from unperturbed.statistics.effects import d_z, hedges_g
+from unperturbed.statistics.intervals import Interval, paired_bootstrap, unpaired_bootstrap
+from unperturbed.statistics.power import paired_detectable, paired_power, unpaired_detectable, unpaired_power
+from unperturbed.statistics.significance import TTest, holm, paired_t, sign_flip, welch, welch_from_summary
+from unperturbed.statistics.summary import Comparison, Summary, compare, summarise
+
+__all__ = [
+    "MARGIN",
+    "Arm",
+    "ClaimResult",
+    "Comparison",
+    "Decisions",
+    "Interval",
+    "Published",
+    "Row",
+    "Summary",
+    "TTest",
+    "compare",
+    "d_z",
+    "decide",
+    "hedges_g",
+    "holm",
+    "paired_bootstrap",
+    "paired_detectable",
+    "paired_power",
+    "paired_t",
+    "rule",
+    "sign_flip",
+    "summarise",
+    "unpaired_bootstrap",
+    "unpaired_detectable",
+    "unpaired_power",
+    "welch",
+    "welch_from_summary",
+]

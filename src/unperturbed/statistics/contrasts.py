@@ -1,0 +1,301 @@
+"""One comparison of two cells at one epoch: what was measured, the tests, and what the source printed for the same.
+
+A paired contrast is computed on the seeds that both cells have: interval and p are those of the differences. An
+unpaired one uses all seeds of each cell. Welch's p, as the source computed it, is given for both.
+
+The power is that of *this* design: its number of seeds and its test, for the published difference and standard
+deviations, before any correction for many tests. The source prints no correlation between cells over seeds; for a
+paired contrast it is taken to be 0: the true power is higher where seeds that do well in one cell do well in the other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unperturbed.records import (
+    Cell,
+    Claim,
+    Contrast,
+    Expectation,
+    Measurement,
+    Outcome,
+    PublishedValue,
+    SpecError,
+    Study,
+)
+from unperturbed.statistics.effects import d_z, hedges_g
+from unperturbed.statistics.intervals import Interval, paired_bootstrap, unpaired_bootstrap
+from unperturbed.statistics.power import paired_power, unpaired_power
+from unperturbed.statistics.samples import sample, spread
+from unperturbed.statistics.significance import paired_t, sign_flip, welch, welch_from_summary
+
+SeedValues = dict[int, float]
+CellValues = dict[int, SeedValues]  # epoch -> seed -> value
+
+
+class Arm(NamedTuple):
+    """One side of a contrast: a cell at one epoch and its mean, standard deviation (n - 1) and number of seeds."""
+
+    architecture: str
+    condition: str
+    epoch: int
+    mean: float
+    sd: float
+    n: int
+
+
+class Published(NamedTuple):
+    """What the source prints for the two cells; ``p`` is Welch's, computed here from the printed values."""
+
+    left: Arm
+    right: Arm
+    p: float
+
+    @property
+    def difference(self) -> float:
+        """Mean left - mean right."""
+        return self.left.mean - self.right.mean
+
+
+@dataclass(frozen=True)
+class Row:
+    """A contrast at one epoch. Numbers that do not exist for it are NaN; parts that do not apply are ``None``."""
+
+    claim: str
+    position: Literal["first", "last", "early", "middle"] | int
+    expect: Expectation
+    primary: bool
+    paired: bool
+    left: Arm
+    right: Arm
+    n: int  # pairs; of an unpaired contrast the smaller number of seeds
+    difference: float  # mean left - mean right, in the unit of the measure
+    interval: Interval  # of the difference, confidence 1 - alpha
+    equivalence: Interval | None  # the same with confidence 1 - 2 alpha, where no difference is expected
+    p: float  # paired t, or Welch's of an unpaired contrast; decides
+    p_welch: float
+    p_sign_flip: float | None  # None: unpaired
+    effect_size: float  # d_z of a paired contrast, Hedges' g of an unpaired one
+    power: float | None  # None: nothing is published, or fewer than two seeds
+    published: Published | None
+    reason: str = ""  # why nothing can be tested, or which seeds were left out
+    p_adjusted: float = math.nan
+    detected: Literal["greater", "less"] | None = None  # the direction found after correction
+    outcome: Outcome = "undecided"
+
+
+class Measured(NamedTuple):
+    """The rows of one contrast, and what kept further ones from being computed."""
+
+    rows: tuple[Row, ...]
+    gaps: tuple[str, ...]
+
+
+class Settings(NamedTuple):
+    """How intervals and power are computed."""
+
+    alpha: float
+    resamples: int
+    seed: int
+
+
+class Values:
+    """The measured values by measure, attack, cell, epoch and seed."""
+
+    def __init__(self, measurements: Iterable[Measurement]) -> None:
+        self._cells: dict[tuple[str, str, str, str], CellValues] = {}
+        self._run: set[tuple[str, str]] = set()
+        for row in measurements:
+            cell = self._cells.setdefault((row.measure, row.attack, row.architecture, row.condition), {})
+            seeds = cell.setdefault(row.epoch, {})
+            if row.seed in seeds:
+                raise SpecError(
+                    f"measurements: expected one {row.measure} of {row.architecture}/{row.condition}, seed {row.seed}, "
+                    f"epoch {row.epoch}, attack {row.attack!r}, got two ({seeds[row.seed]} and {row.value}); "
+                    "give the rows of one run."
+                )
+            seeds[row.seed] = row.value
+            self._run.add((row.architecture, row.condition))
+
+    def of(self, claim: Claim, cell: Cell) -> CellValues:
+        """Return the values of the claim's measure under its attack; empty when there are none."""
+        return self._cells.get((claim.measure, claim.attack, cell.architecture, cell.condition), {})
+
+    def gap(self, claim: Claim, cell: Cell) -> str:
+        """Return why a cell has no values at all."""
+        if (cell.architecture, cell.condition) in self._run:
+            return f"{_words(cell)} has no {claim.measure} under {claim.attack}"
+        return f"{_words(cell)} was not run"
+
+
+def measure(study: Study, claim: Claim, contrast: Contrast, values: Values, *, settings: Settings) -> Measured:
+    """Return one row per epoch of a contrast, before correction for many tests and without an outcome."""
+    left, right = values.of(claim, contrast.left), values.of(claim, contrast.right)
+    gaps = [values.gap(claim, cell) for cell, found in ((contrast.left, left), (contrast.right, right)) if not found]
+    if gaps:
+        return Measured((), tuple(gaps))
+    if contrast.left.architecture == contrast.right.architecture:
+        # A cell that was stopped early must not lend its last epoch to a comparison with the other's.
+        left_evaluated = right_evaluated = sorted({*left, *right})
+    else:
+        left_evaluated, right_evaluated = sorted(left), sorted(right)
+    left_epochs, right_epochs = at(contrast.epoch, left_evaluated), at(contrast.epoch, right_evaluated)
+    if not left_epochs or len(left_epochs) != len(right_epochs):
+        return Measured((), (_no_epoch(contrast, left_evaluated, right_evaluated),))
+    rows: list[Row] = []
+    for left_epoch, right_epoch in zip(left_epochs, right_epochs, strict=True):
+        sides = ((contrast.left, left_epoch, left), (contrast.right, right_epoch, right))
+        missing = [problem for side in sides if (problem := _problem(claim, *side))]
+        if not missing and contrast.paired and not left[left_epoch].keys() & right[right_epoch].keys():
+            missing = [f"{_words(contrast.left)} and {_words(contrast.right)} share no seed at epoch {left_epoch}"]
+        gaps += missing
+        if not missing:
+            rows.append(
+                _row(
+                    claim,
+                    contrast,
+                    (left_epoch, right_epoch),
+                    (left[left_epoch], right[right_epoch]),
+                    published=_published(study, claim, contrast, (left_epoch, right_epoch)),
+                    settings=settings,
+                )
+            )
+    return Measured(tuple(rows), tuple(gaps))
+
+
+def at(position: str | int, evaluated: Sequence[int]) -> tuple[int, ...]:
+    """Return the epochs at a position among the evaluated ones (increasing): several for ``early`` and ``middle``.
+
+    With a single evaluated epoch there is a last one, but no first: what the source says of the beginning of training
+    is not asked of its end.
+
+    >>> [at(position, [1, 10, 25]) for position in ("first", "last", "early", "middle", 10, 11)]
+    [(1,), (25,), (1, 10), (10,), (10,), ()]
+    """
+    if isinstance(position, int):
+        return (position,) if position in evaluated else ()
+    before_last = tuple(evaluated[:-1])
+    places = {"first": before_last[:1], "last": tuple(evaluated[-1:]), "early": before_last, "middle": before_last[1:]}
+    return places[position]
+
+
+def _row(
+    claim: Claim,
+    contrast: Contrast,
+    epochs: tuple[int, int],
+    values: tuple[SeedValues, SeedValues],
+    *,
+    published: Published | None,
+    settings: Settings,
+) -> Row:
+    left_seeds, right_seeds = sorted(values[0]), sorted(values[1])
+    remark = ""
+    if contrast.paired:
+        left_out = sorted(set(left_seeds) ^ set(right_seeds))
+        left_seeds = right_seeds = sorted(set(left_seeds) & set(right_seeds))
+        if left_out:
+            remark = f"seeds without a partner are left out: {', '.join(map(str, left_out))}"
+    left = sample([values[0][seed] for seed in left_seeds], name=_words(contrast.left))
+    right = sample([values[1][seed] for seed in right_seeds], name=_words(contrast.right))
+    bootstrap = paired_bootstrap if contrast.paired else unpaired_bootstrap
+
+    def interval(confidence: float) -> Interval:
+        return bootstrap(left, right, confidence=confidence, resamples=settings.resamples, seed=settings.seed)
+
+    p_welch = welch(left, right).p
+    p = paired_t(left, right).p if contrast.paired else p_welch
+    n = min(left.size, right.size)
+    if n < 2:
+        remark = "; ".join(filter(None, [remark, "one seed only: nothing can be tested, run at least 2"]))
+    elif math.isnan(p):
+        remark = "; ".join(filter(None, [remark, f"the {n} seeds do not differ at all: a t test is not defined"]))
+    return Row(
+        claim=claim.id,
+        position=contrast.epoch,
+        expect=contrast.expect,
+        primary=contrast.primary,
+        paired=contrast.paired,
+        left=_arm(contrast.left, epochs[0], left),
+        right=_arm(contrast.right, epochs[1], right),
+        n=n,
+        difference=float(left.mean() - right.mean()),
+        interval=interval(1 - settings.alpha),
+        equivalence=interval(1 - 2 * settings.alpha) if contrast.expect == "none" else None,
+        p=p,
+        p_welch=p_welch,
+        p_sign_flip=sign_flip(left, right) if contrast.paired else None,
+        effect_size=d_z(left, right) if contrast.paired else hedges_g(left, right),
+        power=_power(published, left.size, right.size, contrast.paired, settings.alpha),
+        published=published,
+        reason=remark,
+    )
+
+
+def _power(published: Published | None, left_n: int, right_n: int, paired: bool, alpha: float) -> float | None:
+    if published is None or min(left_n, right_n) < 2 or not max(published.left.sd, published.right.sd) > 0:
+        return None
+    sd1, sd2 = published.left.sd, published.right.sd
+    if paired:
+        return paired_power(published.difference, math.hypot(sd1, sd2), left_n, alpha=alpha)
+    return unpaired_power(published.difference, sd1, left_n, sd2, right_n, alpha=alpha)
+
+
+def _published(study: Study, claim: Claim, contrast: Contrast, epochs: tuple[int, int]) -> Published | None:
+    """Return the printed values at the epochs that stand for ours, or ``None``.
+
+    Of a comparable study, the same epochs; of another one, whose epochs differ, its first and last stand for the
+    published first and last, and any other epoch for the one with its number.
+    """
+    arms: list[Arm] = []
+    for cell, epoch in zip((contrast.left, contrast.right), epochs, strict=True):
+        printed = _printed(study.published, claim, cell)
+        mapped = epoch if study.comparable else _standing_for(contrast.epoch, epoch, printed)
+        if mapped not in printed:
+            return None
+        value = printed[mapped]
+        arms.append(Arm(value.architecture, value.condition, value.epoch, value.mean, value.sd, value.n))
+    left, right = arms
+    return Published(left, right, welch_from_summary(left.mean, left.sd, left.n, right.mean, right.sd, right.n).p)
+
+
+def _standing_for(position: str | int, epoch: int, printed: Iterable[int]) -> int:
+    if position == "first":
+        return min(printed, default=epoch)
+    return max(printed, default=epoch) if position == "last" else epoch
+
+
+def _printed(published: Iterable[PublishedValue], claim: Claim, cell: Cell) -> dict[int, PublishedValue]:
+    wanted = (cell.architecture, cell.condition, claim.measure, claim.attack)
+    return {row.epoch: row for row in published if (row.architecture, row.condition, row.measure, row.attack) == wanted}
+
+
+def _problem(claim: Claim, cell: Cell, epoch: int, values: CellValues) -> str:
+    if epoch not in values:
+        return f"{_words(cell)} was not evaluated at epoch {epoch}"
+    undefined = sorted(seed for seed, value in values[epoch].items() if not np.isfinite(value))
+    if undefined:
+        seeds = ", ".join(map(str, undefined))
+        return f"{claim.measure} of {_words(cell)} is not defined at epoch {epoch} for seeds {seeds}"
+    return ""
+
+
+def _no_epoch(contrast: Contrast, left_evaluated: Sequence[int], right_evaluated: Sequence[int]) -> str:
+    evaluated = ", ".join(map(str, left_evaluated))
+    if list(left_evaluated) != list(right_evaluated):
+        evaluated += f" and {', '.join(map(str, right_evaluated))}"
+    sides = f"{_words(contrast.left)} and {_words(contrast.right)}"
+    return f"{sides}: no epoch answers to {contrast.epoch!r} among those evaluated ({evaluated})"
+
+
+def _arm(cell: Cell, epoch: int, values: NDArray[np.float64]) -> Arm:
+    return Arm(cell.architecture, cell.condition, epoch, float(values.mean()), spread(values), values.size)
+
+
+def _words(cell: Cell) -> str:
+    return f"{cell.architecture}/{cell.condition}"

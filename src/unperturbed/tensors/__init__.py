@@ -1,0 +1,1 @@
+"""Norms, balls, and streams of random numbers."""

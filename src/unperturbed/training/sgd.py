@@ -1,0 +1,240 @@
+r"""Stochastic gradient descent on the cross-entropy, for one network or for R matched networks as one program.
+
+Source: Kunhardt, Deza and Poggio (2021), arXiv:2102.10534, section 3.3: momentum 0.9, weight decay 5e-4, batches of
+125, the rate divided by 10 at half of the training. The update is that of ``torch.optim.SGD``:
+:math:`v \leftarrow \mu v + \nabla L + \lambda w`, :math:`w \leftarrow w - \eta v`.
+
+R networks become one program by stacking their weights and mapping the network over them (``torch.func``); the loss
+is the sum of their losses, so each network gets its own gradient and its own order of batches. Which form runs
+changes the weights by rounding only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from unperturbed.records import Recipe, SpecError
+from unperturbed.tensors.streams import generator
+
+if TYPE_CHECKING:
+    from unperturbed.data.split import Split
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer finite."""
+
+
+@dataclass(frozen=True)
+class State:
+    """One network in training: weights and buffers, momentum, the steps done and the sums over the present epoch."""
+
+    weights: dict[str, Tensor]
+    momentum: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    step: int = 0
+    loss_sum: float = 0.0
+    seen: int = 0
+
+    @property
+    def loss(self) -> float:
+        """Mean training loss (nats) of the epoch that was under way, or of the last one."""
+        return self.loss_sum / self.seen if self.seen else float("nan")
+
+    def to_bytes(self) -> bytes:
+        """Return the state as a safetensors file, from which ``from_bytes`` makes it again."""
+        tensors = {f"weights/{name}": value for name, value in self.weights.items()}
+        tensors |= {f"momentum/{name}": value for name, value in self.momentum.items()}
+        numbers = {"step": self.step, "loss_sum": self.loss_sum, "seen": self.seen}
+        return save_tensors(tensors, metadata={"state": json.dumps(numbers)})
+
+    @staticmethod
+    def from_bytes(content: bytes) -> State:
+        """Return the state that ``to_bytes`` wrote."""
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        parts: dict[str, dict[str, Tensor]] = {"weights": {}, "momentum": {}}
+        for key, value in load_tensors(content).items():
+            part, name = key.split("/", 1)
+            parts[part][name] = value
+        return State(parts["weights"], parts["momentum"], **json.loads(header["__metadata__"]["state"]))
+
+
+def begin(network: nn.Module) -> State:
+    """Return the state of ``network`` before its first step."""
+    return State({name: value.detach().clone() for name, value in network.state_dict().items()})
+
+
+def choose_vectorised(network: nn.Module, device: torch.device) -> bool:
+    """Return whether many seeds should train as one program.
+
+    On a GPU, small steps leave it idle, so they are joined. On a CPU a joined convolution is a grouped one and half as
+    fast (``unperturbed bench training``), and matrix products of 125 rows already fill the cores, so only networks
+    whose time goes into calls rather than arithmetic are joined.
+    """
+    if device.type == "cuda":
+        return True
+    convolutional = any(isinstance(layer, nn.Conv2d) for layer in network.modules())
+    return not convolutional and sum(parameter.numel() for parameter in network.parameters()) < 200_000
+
+
+def train(
+    network: nn.Module,
+    states: Sequence[State],
+    split: Split,
+    recipe: Recipe,
+    *,
+    seeds: Sequence[int],
+    until: int,
+    device: torch.device | str = "cpu",
+    on_step: Callable[[Callable[[], list[State]]], None] | None = None,
+) -> list[State]:
+    """Return ``states`` after ``until`` epochs in all; more than one state trains as one vectorised program.
+
+    Args:
+        network: supplies the structure; its weights are overwritten.
+        states: where each network stands; a state may lie inside an epoch. All stand at the same step.
+        split: the training images, on any device.
+        recipe: the optimiser and its schedule.
+        seeds: one seed a network; it decides the order of the batches, with the number of the epoch.
+        until: epochs since the start of the recipe.
+        device: where to train; the states returned lie on the CPU.
+        on_step: called after every step with a function that returns the present states.
+
+    Raises:
+        SpecError: no seeds, seeds that do not match the states, states at different steps.
+        Diverged: the loss is not finite at the end of an epoch.
+    """
+    if not seeds or len(seeds) != len(states):
+        raise SpecError(f"train: expected one seed a network, got {len(seeds)} seeds for {len(states)} networks.")
+    if len({state.step for state in states}) != 1:
+        raise SpecError(f"train: all states must stand at the same step, got {[state.step for state in states]}.")
+    device = torch.device(device)
+    program = _Program(network, states, recipe, device)
+    batches = -(-len(split) // recipe.batch_size)
+    split = split.to(device)
+    step = states[0].step
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        for epoch in range(step // batches + 1, until + 1):
+            program.set_rate(_learning_rate(recipe, epoch))
+            first = step - (epoch - 1) * batches
+            if first == 0:
+                program.forget_losses()
+            rows = torch.stack([split.draw(generator("order", seed, epoch)) for seed in seeds]).to(device)
+            for batch in range(first, batches):
+                chosen = rows[:, batch * recipe.batch_size : (batch + 1) * recipe.batch_size]
+                program.step(split.images(chosen.flatten(0, 1)), split.labels(chosen.flatten(0, 1)))
+                step += 1
+                if on_step is not None:
+                    on_step(lambda: program.states(step))  # noqa: B023 - called before the next step
+            program.check(epoch, seeds)
+    return program.states(step)
+
+
+def _learning_rate(recipe: Recipe, epoch: int) -> float:
+    dropped = epoch > recipe.drop_at * recipe.epochs
+    return recipe.learning_rate / (recipe.drop_by if dropped else 1.0)
+
+
+class _Program:
+    """The weights of R networks on a device and the step that all of them take."""
+
+    def __init__(self, network: nn.Module, states: Sequence[State], recipe: Recipe, device: torch.device) -> None:
+        self.count = len(states)
+        self.precision = recipe.precision
+        if recipe.precision == "bfloat16" and device.type != "cuda":
+            raise SpecError(f"train: precision bfloat16 needs a CUDA device, got {device}; use float32.")
+        network = network.to(device=device, dtype=DTYPES[recipe.precision]).train()
+        if self.count == 1:
+            network.load_state_dict(states[0].weights)
+            self.parameters = dict(network.named_parameters())
+            self.buffers = dict(network.named_buffers())
+            self.forward = network
+        else:
+            copies: dict[str, list[Tensor]] = {
+                name: [state.weights[name] for state in states] for name in states[0].weights
+            }
+            stacked = {
+                name: torch.stack(copy).to(device=device, dtype=network.state_dict()[name].dtype)
+                for name, copy in copies.items()
+            }
+            self.parameters = {name: stacked[name].requires_grad_() for name, _ in network.named_parameters()}
+            self.buffers = {name: stacked[name] for name, _ in network.named_buffers()}
+            self.forward = self._joint_forward
+        self.network = network
+        self.optimiser = torch.optim.SGD(
+            self.parameters.values(),
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            fused=True,
+        )
+        if states[0].momentum:
+            for name, parameter in self.parameters.items():
+                buffer = torch.stack([state.momentum[name] for state in states]).view_as(parameter).to(parameter)
+                self.optimiser.state[parameter]["momentum_buffer"] = buffer
+        self.loss_sum = torch.tensor([state.loss_sum for state in states], dtype=torch.float64, device=device)
+        self.seen = states[0].seen
+
+    def _joint_forward(self, images: Tensor) -> Tensor:
+        per_network = images.unflatten(0, (self.count, -1))
+        return vmap(lambda weights, buffers, x: functional_call(self.network, (weights, buffers), (x,)))(
+            self.parameters, self.buffers, per_network
+        ).flatten(0, 1)
+
+    def set_rate(self, rate: float) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+
+    def forget_losses(self) -> None:
+        self.loss_sum.zero_()
+        self.seen = 0
+
+    def step(self, images: Tensor, labels: Tensor) -> None:
+        reduced = self.precision == "bfloat16"
+        with torch.autocast(images.device.type, torch.bfloat16) if reduced else nullcontext():
+            logits = self.forward(images.to(DTYPES[self.precision]))
+        losses = F.cross_entropy(logits.to(DTYPES[self.precision]), labels, reduction="none").view(self.count, -1)
+        self.optimiser.zero_grad(set_to_none=True)
+        losses.mean(1).sum().backward()
+        self.optimiser.step()
+        self.loss_sum += losses.detach().sum(1)
+        self.seen += losses.shape[1]
+
+    def check(self, epoch: int, seeds: Sequence[int]) -> None:
+        for seed, finite in zip(seeds, torch.isfinite(self.loss_sum).tolist(), strict=True):
+            if not finite:
+                raise Diverged(f"Training diverged: the loss of seed {seed} is not finite after epoch {epoch}.")
+
+    def states(self, step: int) -> list[State]:
+        def each(value: Tensor) -> list[Tensor]:
+            parts = [value] if self.count == 1 else list(value)
+            return [part.detach().to("cpu", copy=True).contiguous() for part in parts]
+
+        weights = {name: each(value) for name, value in (self.parameters | self.buffers).items()}
+        momentum = {
+            name: each(self.optimiser.state[parameter]["momentum_buffer"])
+            for name, parameter in self.parameters.items()
+            if self.optimiser.state[parameter].get("momentum_buffer") is not None
+        }
+        sums = self.loss_sum.tolist()
+        return [
+            State(
+                {name: copies[index] for name, copies in weights.items()},
+                {name: copies[index] for name, copies in momentum.items()},
+                step,
+                sums[index],
+                self.seen,
+            )
+            for index in range(self.count)
+        ]
