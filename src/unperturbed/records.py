@@ -121,9 +121,9 @@ class Cell(Record):
 class Contrast(Record):
     """``left`` against ``right`` at one epoch: the published outcome is ``expect``.
 
-    ``epoch`` is a position among the evaluated epochs (``first``, ``last``, ``early``: all but the last, ``middle``: neither
-    the first nor the last) or a number. Only primary contrasts decide a claim. ``paired`` contrasts share their seeds (the
-    same initial weights).
+    ``epoch`` is a position among the evaluated epochs (``first``, ``last``, ``early``: all but the last, ``middle``:
+    neither the first nor the last) or a number. Only primary contrasts decide a claim. ``paired`` contrasts share
+    their seeds (the same initial weights).
     """
 
     left: Cell

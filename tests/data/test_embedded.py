@@ -11,7 +11,7 @@ from unperturbed.tensors.streams import generator
 
 EMBEDDED = {
     "digits": "06b6cfe75f51a86bd46eb635d1af3b4f5bf4d898c0fe6598a72026b05887fd99",
-    "photographs": "509180980a22b4c1a66770356d3d5415cde961a4b436507bc21e6576cd764a33",
+    "photographs": "826baf631ac7718d5a1c5935d8c8b83aecf6953c4d3b1fd949f97eb2237b4132",
 }
 
 

@@ -159,3 +159,17 @@ def test_a_condition_and_an_attack_have_one_colour_in_every_figure(sparse, drawn
     whole, part = colours(drawn), colours({figure.name: figure for figure in figures.draw(sparse)})
     assert set(part) == set(whole) - {"objects"}
     assert all(whole[name] == part[name] and len(part[name]) == 1 for name in part)
+
+
+def test_a_cell_that_was_not_run_keeps_its_place(content):
+    gone = ("lenet", "objects")
+    partial = replace(
+        content, curves=[point for point in content.curves if (point.architecture, point.condition) != gone]
+    )
+    for name in ("curves-normalised", "curves-raw", "attack-curves"):
+        shown = data(next(figure for figure in figures.draw(partial) if figure.name == name))
+        cells = {(row["architecture"], row["condition"]) for row in shown}
+        architectures, conditions = ({cell[side] for cell in cells} for side in (0, 1))
+        assert len(cells) == len(architectures) * len(conditions), "Vega-Lite misplaces the panels after a missing one"
+        assert gone in cells
+        assert {row["eps"] for row in shown if (row["architecture"], row["condition"]) == gone} == {None}

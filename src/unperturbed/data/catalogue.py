@@ -48,7 +48,7 @@ CATALOGUE: dict[str, Entry] = {
         licence="public domain, CC0 or free to use, see scikit-image's skimage.data",
         citation="S. van der Walt et al., scikit-image: image processing in Python, PeerJ 2:e453, 2014",
         comes_with="scikit-image",
-        digest="509180980a22b4c1a66770356d3d5415cde961a4b436507bc21e6576cd764a33",
+        digest="826baf631ac7718d5a1c5935d8c8b83aecf6953c4d3b1fd949f97eb2237b4132",
     ),
     "mnist": Entry(
         kind="digits",

@@ -3,7 +3,8 @@
 The photographs lie in the scikit-image package itself, so no download is needed: those of its images that show
 different things in different colours, in files whose pixels do not depend on the decoder (PNG, and JPEG with the
 accurate integer transform of libjpeg-turbo, which Pillow uses). Each is reduced by averaging squares of pixels and
-divided into square tiles; a fixed quarter of the tiles is for testing. A patch lies within one tile.
+divided into square tiles; a fixed quarter of the tiles is for testing. A patch lies within one tile. Patches stand in a
+fixed mixed order, so that the first of them are of all classes.
 """
 
 from itertools import product
@@ -97,4 +98,5 @@ def _patches(pictures: list[np.ndarray], total: int, *, testing: bool) -> Part:
         chosen = places[ordering(len(places), 2 * label + testing)[:per_class]]
         images += [picture[y : y + PATCH, x : x + PATCH].transpose(2, 0, 1) for y, x in chosen]
     labels = np.repeat(np.arange(len(pictures), dtype=np.int64), per_class)
-    return Part(torch.from_numpy(np.stack(images)), torch.from_numpy(labels))
+    mixed = ordering(len(labels), 2 * len(pictures) + testing)  # so that the first images are of all classes
+    return Part(torch.from_numpy(np.stack(images)[mixed]), torch.from_numpy(labels[mixed]))

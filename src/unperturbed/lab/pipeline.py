@@ -44,6 +44,20 @@ class Machine(NamedTuple):
     versions: dict[str, str]
 
 
+Progress = Callable[[str, float], None]  # what is being done, and how much of it has just been done (image passes)
+
+
+class Station(NamedTuple):
+    """What every trial of a run works with."""
+
+    datasets: Mapping[str, Dataset]  # by the canonical text of their spec
+    ledger: Ledger
+    run: int
+    machine: Machine
+    progress: Progress
+    stopped: Callable[[], bool]
+
+
 @dataclass(frozen=True)
 class Course:
     """The stages of a trial at one seed: how its weights come about, and what attacks them."""
@@ -51,9 +65,6 @@ class Course:
     seed: int
     training: dict[int, TrainingStage]  # by epoch
     attacks: tuple[tuple[str, AttackStage], ...]  # label and stage
-
-
-Progress = Callable[[str, float], None]  # what is being done, and how much of it has just been done (image passes)
 
 
 def courses(trial: Trial, datasets: Mapping[str, Dataset]) -> list[Course]:
@@ -96,50 +107,36 @@ def _attack_stage(plan: AttackPlan, weights: TrainingStage, available: int) -> A
     )
 
 
-def run_trial(
-    trial: Trial,
-    datasets: Mapping[str, Dataset],
-    ledger: Ledger,
-    run: int,
-    machine: Machine,
-    *,
-    progress: Progress,
-    stopped: Callable[[], bool],
-) -> int:
+def run_trial(trial: Trial, station: Station) -> int:
     """Train, attack and measure every seed of ``trial``; return the number of stages that had to be computed.
 
     Raises:
-        Stopped: ``stopped`` said so; the present state of training is in the ledger.
+        Stopped: the station said so; the present state of training is in the ledger.
         Diverged: training left the finite numbers.
     """
-    lanes = courses(trial, datasets)
-    computed = _train_all([lane.training for lane in lanes], datasets, ledger, machine, progress, stopped)
+    lanes = courses(trial, station.datasets)
+    computed = _train_all([lane.training for lane in lanes], station)
     for lane in lanes:
         for epoch, stage in lane.training.items():
-            ledger.place(run, stage.digest(), trial.architecture, trial.condition, lane.seed, epoch, "training")
-        computed += _attack_all(lane, trial, datasets[trial.data.canonical()], ledger, run, machine, progress, stopped)
+            cell = (trial.architecture, trial.condition, lane.seed, epoch)
+            station.ledger.place(station.run, stage.digest(), *cell, "training")
+        computed += _attack_all(lane, trial, station)
     return computed
 
 
-def _train_all(
-    lanes: Sequence[dict[int, TrainingStage]],
-    datasets: Mapping[str, Dataset],
-    ledger: Ledger,
-    machine: Machine,
-    progress: Progress,
-    stopped: Callable[[], bool],
-) -> int:
+def _train_all(lanes: Sequence[dict[int, TrainingStage]], station: Station) -> int:
     """Bring every lane to its last epoch, recording the weights after each; lanes at the same step may go together."""
+    ledger, machine = station.ledger, station.machine
     computed = 0
     starts = [{start.epoch: start} for lane in lanes if (start := next(iter(lane.values())).start)]
     if starts:
-        computed += _train_all(starts, datasets, ledger, machine, progress, stopped)
+        computed += _train_all(starts, station)
     missing = {number: [e for e, stage in lane.items() if not ledger.find(stage)] for number, lane in enumerate(lanes)}
     if not any(missing.values()):
         return computed
     first = next(iter(lanes[0].values()))
     network = models.build(first.model, generator("weights", first.seed))
-    split = datasets[first.data.canonical()].train.to(machine.device)
+    split = station.datasets[first.data.canonical()].train.to(machine.device)
     batches = -(-len(split) // first.recipe.batch_size)
     together = choose_vectorised(network, machine.device) if machine.vectorised is None else machine.vectorised
     groups: dict[object, list[tuple[dict[int, TrainingStage], State]]] = {}
@@ -151,7 +148,7 @@ def _train_all(
     for group in groups.values():
         chosen = [lane for lane, _ in group]
         states = [state for _, state in group]
-        watch = _Watch([next(iter(lane.values())) for lane in chosen], ledger, progress, stopped, split)
+        watch = _Watch([next(iter(lane.values())) for lane in chosen], split, station)
         for epoch in [epoch for epoch in chosen[0] if epoch * batches > states[0].step]:
             stages = [lane[epoch] for lane in chosen]
             watch.begin()
@@ -201,20 +198,11 @@ def load_weights(stage: TrainingStage, ledger: Ledger) -> dict[str, Tensor]:
 class _Watch:
     """Looks on at every step: reports progress, writes checkpoints, and stops when asked to."""
 
-    def __init__(
-        self,
-        stages: Sequence[TrainingStage],
-        ledger: Ledger,
-        progress: Progress,
-        stopped: Callable[[], bool],
-        split: Split,
-    ) -> None:
+    def __init__(self, stages: Sequence[TrainingStage], split: Split, station: Station) -> None:
         self.keys = [course_key(stage) for stage in stages]
         self.words = f"training, seed {', '.join(str(stage.seed) for stage in stages)}"
         self.images = len(stages) * min(stages[0].recipe.batch_size, len(split))
-        self.ledger = ledger
-        self.progress = progress
-        self.stopped = stopped
+        self.station = station
         self.saved = time.monotonic()
         self.begin()
 
@@ -235,8 +223,8 @@ class _Watch:
 
     def __call__(self, states: Callable[[], list[State]]) -> None:
         self.steps += 1
-        self.progress(self.words, 3.0 * self.images)
-        if self.stopped():
+        self.station.progress(self.words, 3.0 * self.images)
+        if self.station.stopped():
             self.save(states(), keep=True)
             raise Stopped
         if time.monotonic() - self.saved > CHECKPOINT_EVERY:
@@ -246,9 +234,9 @@ class _Watch:
         """Write the checkpoints, or drop them where training is over."""
         for key, state in zip(self.keys, states, strict=True):
             if keep:
-                self.ledger.save_checkpoint(key, state.to_bytes())
+                self.station.ledger.save_checkpoint(key, state.to_bytes())
             else:
-                self.ledger.drop_checkpoint(key)
+                self.station.ledger.drop_checkpoint(key)
         self.saved = time.monotonic()
 
 
@@ -267,73 +255,61 @@ def _record_weights(stage: TrainingStage, state: State, ledger: Ledger, machine:
     )
 
 
-def _attack_all(
-    lane: Course,
-    trial: Trial,
-    dataset: Dataset,
-    ledger: Ledger,
-    run: int,
-    machine: Machine,
-    progress: Progress,
-    stopped: Callable[[], bool],
-) -> int:
+def _attack_all(lane: Course, trial: Trial, station: Station) -> int:
     computed = 0
-    test = dataset.test.to(machine.device)
-    rows = test.fixed().to(machine.device)
+    dataset = station.datasets[trial.data.canonical()]
+    test = dataset.test.to(station.machine.device)
     network: nn.Module | None = None
     loaded: TrainingStage | None = None
     for label, stage in lane.attacks:
-        if not ledger.find(stage):
-            if stopped():
-                raise Stopped
+        if not station.ledger.find(stage):
             if network is None or loaded != stage.weights:
                 network = models.build(stage.weights.model, generator("weights", lane.seed))
-                network.load_state_dict(load_weights(stage.weights, ledger))
-                network = network.to(machine.device).eval()
+                network.load_state_dict(load_weights(stage.weights, station.ledger))
+                network = models.place(network, station.machine.device).eval()
                 loaded = stage.weights
-            _attack(stage, network, test, rows, len(dataset.classes), ledger, machine)
-            progress(f"{label}, seed {lane.seed}", expected_passes(stage))
+            _attack(stage, network, test, 1 / len(dataset.classes), station)
+            station.progress(f"{label}, seed {lane.seed}", expected_passes(stage))
             computed += 1
-        epoch = stage.weights.epoch
-        ledger.place(run, stage.digest(), trial.architecture, trial.condition, lane.seed, epoch, label)
+        cell = (trial.architecture, trial.condition, lane.seed, stage.weights.epoch)
+        station.ledger.place(station.run, stage.digest(), *cell, label)
     return computed
 
 
-def _attack(
-    stage: AttackStage,
-    network: nn.Module,
-    test: Split,
-    rows: Tensor,
-    classes: int,
-    ledger: Ledger,
-    machine: Machine,
-) -> None:
+def _attack(stage: AttackStage, network: nn.Module, test: Split, chance: float, station: Station) -> None:
+    def look(_done: int, _total: int) -> None:
+        if station.stopped():
+            raise Stopped
+
     began = time.perf_counter()
-    chosen = rows[: stage.images]
+    device = station.machine.device
+    chosen = test.fixed()[: stage.images].to(device)
     evidence = sweep(
         network,
         test.images(chosen),
         test.labels(chosen),
         ATTACKS[stage.attack.name],
         eps=stage.eps,
-        generator=generator("attack", stage.attack.name, stage.weights.seed, device=machine.device),
+        generator=generator("attack", stage.attack.name, stage.weights.seed, device=device),
         keep=EXAMPLES,
+        progress=look,
         **cast(dict[str, Any], stage.attack.settings),
     )
     content = io.BytesIO()
     np.savez_compressed(content, **cast(dict[str, Any], evidence.arrays()))
-    accuracy = evidence.correct.mean(axis=1)
-    ledger.record(
+    station.ledger.record(
         stage,
         content.getvalue(),
         suffix=".npz",
-        curves=[(float(eps), float(value), stage.images) for eps, value in zip(stage.eps, accuracy, strict=True)],
-        measures=measure_evidence(evidence, chance=1 / classes, grid=stage.grid),
+        curves=[
+            (float(eps), float(value), stage.images) for eps, value in zip(stage.eps, evidence.accuracy, strict=True)
+        ],
+        measures=measure_evidence(evidence, chance=chance, grid=stage.grid),
         seconds=time.perf_counter() - began,
         forwards=evidence.forwards,
         backwards=evidence.backwards,
-        device=machine.device.type,
-        versions=machine.versions,
+        device=device.type,
+        versions=station.machine.versions,
     )
 
 

@@ -16,7 +16,7 @@ from unperturbed import models
 from unperturbed.data import Dataset
 from unperturbed.data import load as load_data
 from unperturbed.lab.engines import ENGINES
-from unperturbed.lab.pipeline import Machine, Stopped, courses, expected_passes, run_trial
+from unperturbed.lab.pipeline import Machine, Station, Stopped, courses, expected_passes, run_trial
 from unperturbed.ledger import Ledger
 from unperturbed.records import AttackStage, Record, Spec, SpecError, Study, TrainingStage, Trial
 from unperturbed.tensors.streams import generator
@@ -139,10 +139,12 @@ def run(
         counts = {"computed": 0, "reused": 0}
         failed: dict[str, str] = {}
 
+        station = Station(datasets, ledger, number, machine, clock, stopped)
+
         def work(trial: Trial) -> int | Diverged:
             clock.begin(trial)
             try:
-                return run_trial(trial, datasets, ledger, number, machine, progress=clock, stopped=stopped)
+                return run_trial(trial, station)
             except Diverged as error:
                 return error
 

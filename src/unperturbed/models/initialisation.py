@@ -14,16 +14,17 @@ from torch import nn
 def initialise(network: nn.Module, generator: torch.Generator) -> nn.Module:
     """Return ``network``, moved off the meta device, with initial weights from ``generator``, layer by layer.
 
-    A convolution with an attribute ``start = "he-out"`` draws its weights normal with variance 2 / fan out.
+    In a network with the attribute ``start = "he-out"`` the weights of convolutions are normal, variance 2 / fan out.
 
     Raises:
         TypeError: a layer with parameters of its own that has no rule here.
     """
     network = network.to_empty(device="cpu")
+    he_out = getattr(network, "start", "default") == "he-out"
     for layer in network.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
             fan_in = layer.weight[0].numel()
-            if getattr(layer, "start", "default") == "he-out":
+            if he_out and isinstance(layer, nn.Conv2d):
                 fan_out = layer.weight.shape[0] * layer.weight[0, 0].numel()
                 nn.init.normal_(layer.weight, 0.0, math.sqrt(2 / fan_out), generator=generator)
             else:

@@ -71,8 +71,9 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """Images (batch, 3, 32, 32) to logits (batch, classes)."""
 
-    def __init__(self, *, bottleneck: bool, blocks: tuple[int, ...], width: int, classes: int) -> None:
+    def __init__(self, *, bottleneck: bool, blocks: tuple[int, ...], width: int, classes: int, start: str) -> None:
         super().__init__()
+        self.start = start
         block = Bottleneck if bottleneck else BasicBlock
         self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -112,12 +113,7 @@ def resnet(
     if depth not in DEPTHS:
         raise SpecError(f"resnet: depth must be one of {', '.join(map(str, DEPTHS))}, got {depth}.")
     bottleneck, blocks = DEPTHS[depth]
-    network = ResNet(bottleneck=bottleneck, blocks=blocks, width=width, classes=classes)
-    if start != "default":
-        for layer in network.modules():
-            if isinstance(layer, nn.Conv2d):
-                object.__setattr__(layer, "start", start)  # not a tensor: how its weights begin
-    return network
+    return ResNet(bottleneck=bottleneck, blocks=blocks, width=width, classes=classes, start=start)
 
 
 def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Module:

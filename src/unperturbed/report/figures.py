@@ -100,8 +100,23 @@ def across(content: Content, rows: list[tables.Row]) -> tuple[list[str], list[st
 
 
 def grid(content: Content, rows: list[tables.Row], layers: list[alt.Chart]) -> alt.TopLevelMixin:
-    """Return small multiples of ``layers``, architecture by condition, conditions downwards when they are many."""
+    """Return small multiples of ``layers``, architecture by condition, conditions downwards when they are many.
+
+    A cell that was not run gets an empty row: Vega-Lite lays the panels out in their order of appearance and would put
+    those after a missing one under the wrong headings.
+    """
     architectures, conditions = across(content, rows)
+    present = {(row["architecture"], row["condition"]) for row in rows}
+    empty = dict.fromkeys(rows[0])
+    rows = [
+        *rows,
+        *(
+            {**empty, "architecture": architecture, "condition": condition}
+            for architecture in architectures
+            for condition in conditions
+            if (architecture, condition) not in present
+        ),
+    ]
     row, column = ("architecture", "condition") if len(conditions) <= ACROSS else ("condition", "architecture")
     names = {"architecture": architectures, "condition": conditions}
     width = min(260, WIDTH // len(names[column]) - 14)

@@ -24,6 +24,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from unperturbed.models import place
 from unperturbed.records import Recipe, SpecError
 from unperturbed.tensors.streams import generator
 
@@ -154,7 +155,7 @@ class _Program:
         self.precision = recipe.precision
         if recipe.precision == "bfloat16" and device.type != "cuda":
             raise SpecError(f"train: precision bfloat16 needs a CUDA device, got {device}; use float32.")
-        network = network.to(device=device, dtype=DTYPES[recipe.precision]).train()
+        network = place(network, device, DTYPES[recipe.precision]).train()
         if self.count == 1:
             network.load_state_dict(states[0].weights)
             self.parameters = dict(network.named_parameters())
@@ -181,8 +182,8 @@ class _Program:
         )
         if states[0].momentum:
             for name, parameter in self.parameters.items():
-                buffer = torch.stack([state.momentum[name] for state in states]).view_as(parameter).to(parameter)
-                self.optimiser.state[parameter]["momentum_buffer"] = buffer
+                stacked = torch.stack([state.momentum[name] for state in states]).view(parameter.shape)
+                self.optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(stacked)
         self.loss_sum = torch.tensor([state.loss_sum for state in states], dtype=torch.float64, device=device)
         self.seen = states[0].seen
 
