@@ -85,7 +85,8 @@ def test_a_seed_starts_from_the_same_weights_in_every_condition(tiny, tmp_path, 
 
     def watched(network, states, split, recipe, *, seeds, **options):
         if states[0].step == 0:
-            seen.setdefault((recipe.epochs, seeds[0]), []).append(states[0].weights)
+            for seed, state in zip(seeds, states, strict=True):
+                seen.setdefault((recipe.epochs, seed), []).append(state.weights)
         return real(network, states, split, recipe, seeds=seeds, **options)
 
     monkeypatch.setattr(pipeline, "train", watched)
@@ -101,11 +102,11 @@ def test_a_seed_starts_from_the_same_weights_in_every_condition(tiny, tmp_path, 
 def test_pretraining_hands_its_weights_on(tiny, finished):
     _, datasets = load_datasets(tiny)
     trial = next(t for t in tiny.trials if t.pretraining and t.architecture == "lenet")
-    (lane, _) = pipeline.courses(trial, datasets)
+    lane, _ = pipeline.courses(trial, datasets)
     first = lane.training[2]
     assert (first.start.data.name, first.data.name, first.start.epoch) == ("photographs", "digits", 2)
     with Ledger.open(finished, write=False) as ledger:
-        state = pipeline._resume(first, 6, ledger)
+        (state,) = pipeline._resume([first], 6, ledger)
         handed = pipeline.load_weights(first.start, ledger)
     assert state.step == 0
     assert all(torch.equal(state.weights[name], handed[name]) for name in handed)
@@ -149,7 +150,11 @@ def test_a_damaged_artefact_is_found_and_computed_again(tiny, finished, tmp_path
         outcome = lab.run(tiny, ledger, device=CPU, command="test")
         assert len(ledger.damaged) == len(paths) > 1
     assert outcome.computed > 0
-    assert tables(folder) == tables(finished)
+    for mended, sound in zip(tables(folder), tables(finished), strict=True):
+        assert len(mended) == len(sound)
+        for left, right in zip(mended, sound, strict=True):  # one seed trained alone differs from two by rounding
+            for here, there in zip(left, right, strict=True):
+                assert here == (pytest.approx(there, rel=1e-4) if isinstance(there, float) else there)
 
 
 @pytest.mark.parametrize("asked_at", [1, 40, 150, 200])

@@ -8,7 +8,7 @@ from unperturbed.data import Part, Split
 from unperturbed.models import build
 from unperturbed.records import Recipe, Spec, SpecError
 from unperturbed.tensors.streams import generator
-from unperturbed.training import Diverged, State, begin, choose_vectorised, train
+from unperturbed.training import Diverged, State, begin, choose_vectorised, pack, train, unpack
 
 NETWORKS = {
     "lenet": Spec(name="lenet"),
@@ -81,12 +81,12 @@ def test_a_course_cut_anywhere_and_resumed_from_bytes_ends_in_the_same_bits(spli
 
         def on_step(present, cut=cut, kept=kept):
             if present()[0].step == cut:
-                kept.extend(state.to_bytes() for state in present())
+                kept.append(pack(present()))
                 raise Cut
 
         with pytest.raises(Cut):
             train(network, states, split, EXACT, seeds=seeds, until=2, on_step=on_step)
-        resumed = train(network, [State.from_bytes(b) for b in kept], split, EXACT, seeds=seeds, until=2)
+        resumed = train(network, unpack(kept[0]), split, EXACT, seeds=seeds, until=2)
         for left, right in zip(whole, resumed, strict=True):
             assert_same(left, right, atol=0)
             assert left.loss == right.loss

@@ -25,7 +25,7 @@ from unperturbed.ledger import Ledger
 from unperturbed.measures import measure_evidence
 from unperturbed.records import AttackPlan, AttackStage, Spec, TrainingStage, Trial
 from unperturbed.tensors.streams import generator
-from unperturbed.training import State, begin, choose_vectorised, train
+from unperturbed.training import State, begin, choose_vectorised, pack, train, unpack
 
 REVISIONS = {"training": 1, "attack": 1}  # raised when the same record would give other numbers than before
 CHECKPOINT_EVERY = 30.0  # seconds
@@ -139,53 +139,54 @@ def _train_all(lanes: Sequence[dict[int, TrainingStage]], station: Station) -> i
     split = station.datasets[first.data.canonical()].train.to(machine.device)
     batches = -(-len(split) // first.recipe.batch_size)
     together = choose_vectorised(network, machine.device) if machine.vectorised is None else machine.vectorised
-    groups: dict[object, list[tuple[dict[int, TrainingStage], State]]] = {}
+    groups: dict[object, list[dict[int, TrainingStage]]] = {}
     for number, epochs in missing.items():
-        if epochs:
-            state = _resume(lanes[number][epochs[0]], batches, ledger)
-            key = (state.step, tuple(epochs)) if together else number
-            groups.setdefault(key, []).append((lanes[number], state))
+        if epochs:  # who trains together does not depend on where a run was killed: a group is recorded as one
+            groups.setdefault(tuple(epochs) if together else number, []).append(lanes[number])
     for group in groups.values():
-        chosen = [lane for lane, _ in group]
-        states = [state for _, state in group]
-        watch = _Watch([next(iter(lane.values())) for lane in chosen], split, station)
-        for epoch in [epoch for epoch in chosen[0] if epoch * batches > states[0].step]:
-            stages = [lane[epoch] for lane in chosen]
+        owed = [epoch for epoch in group[0] if not ledger.find(group[0][epoch])]
+        states = _resume([lane[owed[0]] for lane in group], batches, ledger)
+        watch = _Watch([lane[owed[0]] for lane in group], split, station)
+        for epoch in [epoch for epoch in group[0] if epoch * batches > states[0].step and epoch <= owed[-1]]:
             watch.begin()
             states = train(
                 network,
                 states,
                 split,
                 first.recipe,
-                seeds=[stage.seed for stage in stages],
+                seeds=[lane[epoch].seed for lane in group],
                 until=epoch,
                 device=machine.device,
                 on_step=watch,
             )
-            for stage, state in zip(stages, states, strict=True):
-                if not ledger.find(stage):
-                    _record_weights(stage, state, ledger, machine, watch)
-                    computed += 1
-        watch.save(states, keep=max(chosen[0]) < first.recipe.epochs)
+            if epoch in owed:
+                with ledger.together():
+                    for lane, state in zip(group, states, strict=True):
+                        _record_weights(lane[epoch], state, ledger, machine, watch)
+                computed += len(group)
+        watch.save(states, keep=owed[-1] < first.recipe.epochs)
     return computed
 
 
-def _resume(stage: TrainingStage, batches: int, ledger: Ledger) -> State:
-    """Return the latest recorded state of the course of ``stage`` that does not lie behind it, or its beginning."""
-    content = ledger.load_checkpoint(course_key(stage))
+def _resume(stages: Sequence[TrainingStage], batches: int, ledger: Ledger) -> list[State]:
+    """Return the latest recorded states of networks that train together, not behind ``stages``, or their beginnings."""
+    content = ledger.load_checkpoint(group_key(stages))
     if content is not None:
-        state = State.from_bytes(content)
-        if state.step <= stage.epoch * batches:
-            return state
-    network = models.build(stage.model, generator("weights", stage.seed))
-    if stage.start is not None:
-        network.load_state_dict(load_weights(stage.start, ledger))
-    return begin(network)
+        states = unpack(content)
+        if states[0].step <= stages[0].epoch * batches:
+            return states
+    states = []
+    for stage in stages:
+        network = models.build(stage.model, generator("weights", stage.seed))
+        if stage.start is not None:
+            network.load_state_dict(load_weights(stage.start, ledger))
+        states.append(begin(network))
+    return states
 
 
-def course_key(stage: TrainingStage) -> str:
-    """Return what the stages of one course of training share: all but the epoch."""
-    return stage.model_copy(update={"epoch": 0}).digest()
+def group_key(stages: Sequence[TrainingStage]) -> str:
+    """Return what the stages of one group's training share: all but the epoch."""
+    return "+".join(stage.model_copy(update={"epoch": 0}).digest() for stage in stages)
 
 
 def load_weights(stage: TrainingStage, ledger: Ledger) -> dict[str, Tensor]:
@@ -199,7 +200,8 @@ class _Watch:
     """Looks on at every step: reports progress, writes checkpoints, and stops when asked to."""
 
     def __init__(self, stages: Sequence[TrainingStage], split: Split, station: Station) -> None:
-        self.keys = [course_key(stage) for stage in stages]
+        self.key = group_key(stages)
+        self.networks = len(stages)
         self.words = f"training, seed {', '.join(str(stage.seed) for stage in stages)}"
         self.images = len(stages) * min(stages[0].recipe.batch_size, len(split))
         self.station = station
@@ -214,12 +216,12 @@ class _Watch:
     @property
     def seconds(self) -> float:
         """Seconds since the stage began, for each of the networks that train together."""
-        return (time.perf_counter() - self.began) / len(self.keys)
+        return (time.perf_counter() - self.began) / self.networks
 
     @property
     def passes(self) -> int:
         """Forward passes of one image since the stage began, for each network; backward passes are as many."""
-        return self.steps * self.images // len(self.keys)
+        return self.steps * self.images // self.networks
 
     def __call__(self, states: Callable[[], list[State]]) -> None:
         self.steps += 1
@@ -231,12 +233,11 @@ class _Watch:
             self.save(states(), keep=True)
 
     def save(self, states: Sequence[State], *, keep: bool) -> None:
-        """Write the checkpoints, or drop them where training is over."""
-        for key, state in zip(self.keys, states, strict=True):
-            if keep:
-                self.station.ledger.save_checkpoint(key, state.to_bytes())
-            else:
-                self.station.ledger.drop_checkpoint(key)
+        """Write the checkpoint, or drop it where training is over."""
+        if keep:
+            self.station.ledger.save_checkpoint(self.key, pack(states))
+        else:
+            self.station.ledger.drop_checkpoint(self.key)
         self.saved = time.monotonic()
 
 
@@ -266,7 +267,7 @@ def _attack_all(lane: Course, trial: Trial, station: Station) -> int:
             if network is None or loaded != stage.weights:
                 network = models.build(stage.weights.model, generator("weights", lane.seed))
                 network.load_state_dict(load_weights(stage.weights, station.ledger))
-                network = models.place(network, station.machine.device).eval()
+                network = network.to(station.machine.device).eval()
                 loaded = stage.weights
             _attack(stage, network, test, 1 / len(dataset.classes), station)
             station.progress(f"{label}, seed {lane.seed}", expected_passes(stage))

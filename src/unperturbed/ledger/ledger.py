@@ -125,6 +125,9 @@ class Ledger:
         """One transaction, all or nothing; ``durable``: it survives a power cut once it is committed."""
         self._may_change()
         connection = self._connection
+        if connection.in_transaction:  # a part of what belongs together
+            yield connection
+            return
         with explained(self.folder):
             connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             connection.execute("BEGIN IMMEDIATE")
@@ -135,6 +138,12 @@ class Ledger:
                 if connection.in_transaction:  # SQLite itself rolls back on some errors, such as a full disk
                     connection.execute("ROLLBACK")
                 raise
+
+    @contextmanager
+    def together(self) -> Generator[None, None, None]:
+        """Record the stages of this block all or not at all."""
+        with self._changing(durable=True):
+            yield
 
     # Stages
 

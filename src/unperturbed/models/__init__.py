@@ -1,7 +1,6 @@
 """Networks by name: settings become a classifier from intensities in [0, 1] to logits."""
 
 from collections.abc import Callable
-from typing import Any, cast
 
 import torch
 from torch import nn
@@ -13,7 +12,7 @@ from unperturbed.models.resnet import resnet
 from unperturbed.records import Spec
 from unperturbed.registry import complete
 
-__all__ = ["MODELS", "build", "count_parameters", "place"]
+__all__ = ["MODELS", "build", "count_parameters"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "lenet": lenet,
@@ -45,11 +44,6 @@ def build(spec: Spec, generator: torch.Generator) -> nn.Module:
     with torch.device("meta"):
         network = MODELS[full.name](**full.settings)
     return initialise(network, generator)
-
-
-def place(network: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """Return ``network`` on ``device`` in the layout in which convolution and pooling are fastest (channels last)."""
-    return cast(Any, network).to(device=device, dtype=dtype, memory_format=torch.channels_last)
 
 
 def count_parameters(network: nn.Module) -> int:

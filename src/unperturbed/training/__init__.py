@@ -1,5 +1,5 @@
 """Networks, images and a recipe become trained networks, many matched seeds at once."""
 
-from unperturbed.training.sgd import Diverged, State, begin, choose_vectorised, train
+from unperturbed.training.sgd import Diverged, State, begin, choose_vectorised, pack, train, unpack
 
-__all__ = ["Diverged", "State", "begin", "choose_vectorised", "train"]
+__all__ = ["Diverged", "State", "begin", "choose_vectorised", "pack", "train", "unpack"]

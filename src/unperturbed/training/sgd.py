@@ -24,7 +24,6 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from unperturbed.models import place
 from unperturbed.records import Recipe, SpecError
 from unperturbed.tensors.streams import generator
 
@@ -53,22 +52,25 @@ class State:
         """Mean training loss (nats) of the epoch that was under way, or of the last one."""
         return self.loss_sum / self.seen if self.seen else float("nan")
 
-    def to_bytes(self) -> bytes:
-        """Return the state as a safetensors file, from which ``from_bytes`` makes it again."""
-        tensors = {f"weights/{name}": value for name, value in self.weights.items()}
-        tensors |= {f"momentum/{name}": value for name, value in self.momentum.items()}
-        numbers = {"step": self.step, "loss_sum": self.loss_sum, "seen": self.seen}
-        return save_tensors(tensors, metadata={"state": json.dumps(numbers)})
 
-    @staticmethod
-    def from_bytes(content: bytes) -> State:
-        """Return the state that ``to_bytes`` wrote."""
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        parts: dict[str, dict[str, Tensor]] = {"weights": {}, "momentum": {}}
-        for key, value in load_tensors(content).items():
-            part, name = key.split("/", 1)
-            parts[part][name] = value
-        return State(parts["weights"], parts["momentum"], **json.loads(header["__metadata__"]["state"]))
+def pack(states: Sequence[State]) -> bytes:
+    """Return the states of networks that train together as one safetensors file, for ``unpack``."""
+    tensors: dict[str, Tensor] = {}
+    for index, state in enumerate(states):
+        tensors |= {f"{index}/weights/{name}": value for name, value in state.weights.items()}
+        tensors |= {f"{index}/momentum/{name}": value for name, value in state.momentum.items()}
+    numbers = [{"step": state.step, "loss_sum": state.loss_sum, "seen": state.seen} for state in states]
+    return save_tensors(tensors, metadata={"states": json.dumps(numbers)})
+
+
+def unpack(content: bytes) -> list[State]:
+    """Return the states that ``pack`` wrote."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    states = [State({}, {}, **numbers) for numbers in json.loads(header["__metadata__"]["states"])]
+    for key, value in load_tensors(content).items():
+        index, part, name = key.split("/", 2)
+        getattr(states[int(index)], part)[name] = value
+    return states
 
 
 def begin(network: nn.Module) -> State:
@@ -155,7 +157,7 @@ class _Program:
         self.precision = recipe.precision
         if recipe.precision == "bfloat16" and device.type != "cuda":
             raise SpecError(f"train: precision bfloat16 needs a CUDA device, got {device}; use float32.")
-        network = place(network, device, DTYPES[recipe.precision]).train()
+        network = network.to(device=device, dtype=DTYPES[recipe.precision]).train()
         if self.count == 1:
             network.load_state_dict(states[0].weights)
             self.parameters = dict(network.named_parameters())
