@@ -141,3 +141,9 @@ def test_fusion_pairs_are_redrawn_in_training_and_fixed_in_testing():
 def test_the_task_and_the_share_are_part_of_the_digest():
     settings = [{"task": "object"}, {"alpha": 0.25}, {"interpolation": "pad"}]
     assert len({load(Spec(name="fusion", settings=given)).digest for given in [{}, *settings]}) == 4
+
+
+@pytest.mark.parametrize("name", ["digits", "photographs", "fusion"])
+def test_images_lie_channel_by_channel(name):
+    test = load(Spec(name=name)).test
+    assert test.images(test.fixed()[:3]).is_contiguous()

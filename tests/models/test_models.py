@@ -1,10 +1,14 @@
 """Published parameter counts, torchvision's names, and initial weights that depend on the seed alone."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 from unperturbed.models import MODELS, build, count_parameters
+from unperturbed.models.resnet import Thinned
 from unperturbed.records import Spec, SpecError
 from unperturbed.tensors.streams import generator
 
@@ -96,3 +100,33 @@ def test_an_unknown_model_suggests_the_nearest():
 def test_a_misspelt_setting_is_refused():
     with pytest.raises(SpecError, match=r"fully-connected has no setting 'hiden'\. It has: hidden, classes\. Did you"):
         build(Spec(name="fully-connected", settings={"hiden": 5}), generator("weights", 0))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_shortcut_is_a_strided_convolution(stride):
+    ours = Thinned(4, 8, 1, stride, bias=False).double()
+    theirs = nn.Conv2d(4, 8, 1, stride, bias=False).double()
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.rand(3, 4, 9, 9, dtype=torch.float64, requires_grad=True)
+    gradients = []
+    for layer in (ours, theirs):
+        out = layer(images)
+        gradients.append([out, *torch.autograd.grad(out.square().sum(), [images, layer.weight])])
+    for left, right in zip(*gradients, strict=True):
+        torch.testing.assert_close(left, right, rtol=0, atol=1e-12)  # float64
+
+
+def test_a_small_resnet_survives_images_that_lie_channels_last():
+    script = """
+import torch
+from unperturbed.models import build
+from unperturbed.records import Spec
+from unperturbed.tensors.streams import generator
+torch.set_num_threads(2)
+network = build(Spec(name="resnet", settings={"depth": 8, "width": 4}), generator("weights", 0))
+for step in range(60):
+    images = torch.rand([25, 7, 10][step % 3], 3, 32, 32).to(memory_format=torch.channels_last)
+    network(images.requires_grad_()).sum().backward()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

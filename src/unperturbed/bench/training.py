@@ -40,12 +40,7 @@ class Row(NamedTuple):
     vectorised: float
     one_by_one: float
     plain_loop: float
-    chosen: str  # the form that the lab takes
-
-    @property
-    def ours(self) -> float:
-        """Median of the form that the lab takes."""
-        return self.vectorised if self.chosen == "vectorised" else self.one_by_one
+    chosen: str  # the form that the lab takes: joined or single
 
 
 def measure(*, repeats: int = 5, device: torch.device | None = None, seeds: int = 5) -> list[Row]:
@@ -93,7 +88,7 @@ def _row(spec: Spec, split: Split, repeats: int, device: torch.device, seeds: in
 
     steps = seeds * -(-len(split) // recipe.batch_size)
     medians = [1000 * median / steps for median in _in_turn([vectorised, one_by_one, plain_loop], repeats, device)]
-    chosen = "vectorised" if choose_vectorised(skeleton, device) else "one by one"
+    chosen = "joined" if choose_vectorised(skeleton, device) else "single"
     name = f"{spec.name} {' '.join(str(value) for value in spec.settings.values())}".strip()
     together, single, plain = medians
     return Row(name, seeds, repeats, together, single, plain, chosen)
@@ -120,18 +115,12 @@ def _finish(device: torch.device) -> None:
 def table(rows: list[Row]) -> Table:
     """Return the rows for a terminal: milliseconds for a step of one network, and ratios (above 1: faster)."""
     view = Table(
-        "network",
-        "vectorised",
-        "one by one",
-        "plain loop",
-        "one by one / vectorised",
-        "plain / vectorised",
-        "plain / one by one",
-        "taken",
-        title=f"ms per step and network, medians of {rows[0].repeats} rounds, {rows[0].seeds} seeds",
+        "network", "joined", "single", "plain", "single/joined", "plain/joined", "plain/single", "taken",
+        title=f"ms per step and network: medians of {rows[0].repeats} rounds, {rows[0].seeds} matched seeds\n"
+        "joined: one vectorised program; single: one by one; plain: the usual loop",
         box=None,
         pad_edge=False,
-    )
+    )  # fmt: skip
     for row in rows:
         view.add_row(
             row.network,

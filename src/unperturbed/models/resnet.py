@@ -116,7 +116,20 @@ def resnet(
     return ResNet(bottleneck=bottleneck, blocks=blocks, width=width, classes=classes, start=start)
 
 
+class Thinned(nn.Conv2d):
+    """A 1x1 convolution of every ``stride``-th pixel: the same numbers as a strided one, from an unstrided kernel.
+
+    PyTorch 2.13.0 corrupts memory in the backward pass of a strided 1x1 convolution of images that lie channels last
+    (docs/decisions/0005), and a caller's images may.
+    """
+
+    def forward(self, input: Float[Tensor, "batch _ _ _"]) -> Float[Tensor, "batch _ _ _"]:
+        """Return the features of the shortcut."""
+        rows, columns = self.stride
+        return F.conv2d(input[:, :, ::rows, ::columns], self.weight)
+
+
 def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Module:
     if stride == 1 and channels_in == channels_out:
         return nn.Identity()
-    return nn.Sequential(nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), nn.BatchNorm2d(channels_out))
+    return nn.Sequential(Thinned(channels_in, channels_out, 1, stride, bias=False), nn.BatchNorm2d(channels_out))
