@@ -3,7 +3,10 @@ from pathlib import Path
 
 import pytest
 
-TABLES = tomllib.loads((Path(__file__).parent / "kunhardt_tables.toml").read_text(encoding="utf-8"))["published"]
+import unperturbed
+
+PUBLISHED = Path(unperturbed.__file__).parent / "studies" / "distribution-and-task.published.toml"
+TABLES = tomllib.loads(PUBLISHED.read_text(encoding="utf-8"))["published"]
 
 
 @pytest.fixture(scope="session")

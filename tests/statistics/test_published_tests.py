@@ -21,25 +21,25 @@ TESTS = {
 }
 OUTCOMES = """
 T1 lenet            1: >; 10: >; 25: >; 50: >; 150: >; 300: >
-T1 resnet50         1: = (0.43); 10: >; 25: >; 50: >; 100: >; 125: >
+T1 resnet           1: = (0.43); 10: >; 25: >; 50: >; 100: >; 125: >
 T1 fully-connected  1: >; 10: >; 25: >; 50: >; 150: >; 300: >
 T2 lenet            1: = (0.85); 10: >; 25: >; 50: >; 150: >; 300: >
-T2 resnet50         1: = (0.89); 10: >; 25: >; 50: >; 100: >; 125: >
+T2 resnet           1: = (0.89); 10: >; 25: >; 50: >; 100: >; 125: >
 T2 fully-connected  1: >; 10: >; 25: >; 50: >; 150: >; 300: >
 T3 lenet            1: >; 10: >; 25: >; 50: >; 150: >; 300: >
-T3 resnet50         1: = (0.88); 10: >; 25: >; 50: >; 100: >; 125: >
+T3 resnet           1: = (0.88); 10: >; 25: >; 50: >; 100: >; 125: >
 T3 fully-connected  1: >; 10: >; 25: >; 50: >; 150: >; 300: >
 T4 lenet            1: = (0.57); 10: >; 25: > (0.015); 50: = (0.068); 150: >; 300: > (4.1e-05)
-T4 resnet50         1: = (0.53); 10: > (0.013); 25: >; 50: = (0.44); 100: > (0.00019); 125: > (3.6e-06)
+T4 resnet           1: = (0.53); 10: > (0.013); 25: >; 50: = (0.44); 100: > (0.00019); 125: > (3.6e-06)
 T4 fully-connected  1: >; 10: >; 25: >; 50: >; 150: >; 300: >
 T5 lenet            1: >; 10: >; 25: >; 50: >; 150: > (3.2e-05); 300: > (6.6e-05)
-T5 resnet50         1: <; 10: < (8.9e-05); 25: = (0.93); 50: = (0.47); 100: = (0.24); 125: = (0.77)
+T5 resnet           1: <; 10: < (8.9e-05); 25: = (0.93); 50: = (0.47); 100: = (0.24); 125: = (0.77)
 T5 fully-connected  1: >; 10: >; 25: >; 50: >; 150: <; 300: <
 T6 lenet            1: > (9.9e-05); 10: < (0.0008); 25: < (0.0017); 50: < (0.019); 150: < (0.00024); 300: < (0.00011)
-T6 resnet50         1: > (1e-06); 10: = (0.18); 25: = (0.71); 50: = (0.52); 100: = (0.4); 125: > (0.038)
+T6 resnet           1: > (1e-06); 10: = (0.18); 25: = (0.71); 50: = (0.52); 100: = (0.4); 125: > (0.038)
 T6 fully-connected  1: <; 10: <; 25: = (0.13); 50: > (2.5e-05); 150: >; 300: >
 T7 lenet            1: >; 10: >; 25: >; 50: >; 150: >; 300: >
-T7 resnet50         1: >; 10: >; 25: >; 50: >; 100: >; 125: >
+T7 resnet           1: >; 10: >; 25: >; 50: >; 100: >; 125: >
 T7 fully-connected  1: >; 10: >; 25: >; 50: >; 150: >; 300: >
 """
 ROWS = [line.split(maxsplit=2) for line in OUTCOMES.strip().splitlines()]
@@ -59,6 +59,6 @@ def test_reproduces_every_outcome_and_every_p_as_printed(printed, name, architec
 
 def test_the_printed_symbols_miss_one_difference(printed):
     """ResNet50, epoch 10: the source marks no effect of pretraining on objects; its values show one."""
-    test = welch_from_summary(*printed["resnet50", "objects-then-digits", 10], *printed["resnet50", "digits", 10])
+    test = welch_from_summary(*printed["resnet", "objects-then-digits", 10], *printed["resnet", "digits", 10])
     assert test.t > 0
     assert test.p == pytest.approx(8.9e-5, rel=0.01)  # two digits are known
