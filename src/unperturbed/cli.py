@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from unperturbed import __version__
 from unperturbed.records import SpecError
@@ -207,7 +207,7 @@ def explain(
         print(json.dumps([plan._asdict() for plan in plans]))
         return
     out.print(f"{chosen.title}, scale {scale}, {len(chosen.seeds)} seeds, {len(chosen.trials)} trials", markup=False)
-    table = Table("trial", "stages", "recorded", "to compute", "why", box=None, pad_edge=False)
+    table = Table(Column("trial", no_wrap=True), "stages", "recorded", "to compute", "why", box=None, pad_edge=False)
     for name in dict.fromkeys(plan.trial for plan in plans):
         mine = [plan for plan in plans if plan.trial == name]
         owed = [plan for plan in mine if plan.why != "recorded"]
