@@ -234,3 +234,16 @@ def test_an_unknown_device_is_refused(name, message):
     with pytest.raises(SpecError) as caught:
         lab.choose_device(name)
     assert str(caught.value) == message
+
+
+def test_a_checkpoint_at_the_end_of_an_unrecorded_epoch_is_recorded(tiny, tmp_path):
+    early = lab.load(str(TINY), changes=lab.Changes(until_epoch=2, only=("fully-connected/digits",)))
+    run(early, tmp_path)
+    before = tables(tmp_path)
+    with Ledger.open(tmp_path, write=False) as ledger:
+        paths = [ledger.path(stored) for place, stored in ledger.artefacts(1, "training") if place.epoch == 2]
+    for path in paths:
+        path.unlink()
+    assert len(paths) == 2
+    run(early, tmp_path)
+    assert tables(tmp_path) == before

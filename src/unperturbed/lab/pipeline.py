@@ -147,7 +147,7 @@ def _train_all(lanes: Sequence[dict[int, TrainingStage]], station: Station) -> i
         owed = [epoch for epoch in group[0] if not ledger.find(group[0][epoch])]
         states = _resume([lane[owed[0]] for lane in group], batches, ledger)
         watch = _Watch([lane[owed[0]] for lane in group], split, station)
-        for epoch in [epoch for epoch in group[0] if epoch * batches > states[0].step and epoch <= owed[-1]]:
+        for epoch in [epoch for epoch in group[0] if epoch * batches >= states[0].step and epoch <= owed[-1]]:
             watch.begin()
             states = train(
                 network,
