@@ -98,5 +98,5 @@ def _patches(pictures: list[np.ndarray], total: int, *, testing: bool) -> Part:
         chosen = places[ordering(len(places), 2 * label + testing)[:per_class]]
         images += [picture[y : y + PATCH, x : x + PATCH].transpose(2, 0, 1) for y, x in chosen]
     labels = np.repeat(np.arange(len(pictures), dtype=np.int64), per_class)
-    mixed = ordering(len(labels), 2 * len(pictures) + testing)  # so that the first images are of all classes
+    mixed = ordering(len(labels), 2 * len(pictures) + testing)
     return Part(torch.from_numpy(np.ascontiguousarray(np.stack(images)[mixed])), torch.from_numpy(labels[mixed]))

@@ -125,7 +125,7 @@ def run_trial(trial: Trial, station: Station) -> int:
 
 
 def _train_all(lanes: Sequence[dict[int, TrainingStage]], station: Station) -> int:
-    """Bring every lane to its last epoch, recording the weights after each; lanes at the same step may go together."""
+    """Bring each lane to its last epoch, recording the weights after each; lanes that lack the same may train as one."""
     ledger, machine = station.ledger, station.machine
     computed = 0
     starts = [{start.epoch: start} for lane in lanes if (start := next(iter(lane.values())).start)]
@@ -139,12 +139,11 @@ def _train_all(lanes: Sequence[dict[int, TrainingStage]], station: Station) -> i
     split = station.datasets[first.data.canonical()].train.to(machine.device)
     batches = -(-len(split) // first.recipe.batch_size)
     together = choose_vectorised(network, machine.device) if machine.vectorised is None else machine.vectorised
-    groups: dict[object, list[dict[int, TrainingStage]]] = {}
+    groups: dict[object, tuple[list[int], list[dict[int, TrainingStage]]]] = {}
     for number, epochs in missing.items():
         if epochs:  # who trains together does not depend on where a run was killed: a group is recorded as one
-            groups.setdefault(tuple(epochs) if together else number, []).append(lanes[number])
-    for group in groups.values():
-        owed = [epoch for epoch in group[0] if not ledger.find(group[0][epoch])]
+            groups.setdefault(tuple(epochs) if together else number, (epochs, []))[1].append(lanes[number])
+    for owed, group in groups.values():
         states = _resume([lane[owed[0]] for lane in group], batches, ledger)
         watch = _Watch([lane[owed[0]] for lane in group], split, station)
         for epoch in [epoch for epoch in group[0] if epoch * batches >= states[0].step and epoch <= owed[-1]]:
