@@ -125,7 +125,7 @@ def run_trial(trial: Trial, station: Station) -> int:
 
 
 def _train_all(lanes: Sequence[dict[int, TrainingStage]], station: Station) -> int:
-    """Bring each lane to its last epoch, recording the weights after each; lanes that lack the same may train as one."""
+    """Bring every lane to its last epoch, recording the weights after each; lanes that lack the same train as one."""
     ledger, machine = station.ledger, station.machine
     computed = 0
     starts = [{start.epoch: start} for lane in lanes if (start := next(iter(lane.values())).start)]
