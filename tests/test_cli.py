@@ -10,8 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from unperturbed import cli
+from unperturbed.cli import terminal
 from unperturbed.ledger import Ledger
 
 TINY = Path(__file__).with_name("lab") / "tiny.toml"
@@ -22,8 +24,8 @@ COMMAND = [sys.executable, "-c", "from unperturbed.cli import main; main()"]
 def unperturbed(monkeypatch, capsys):
     def call(*words):
         monkeypatch.setattr(sys, "argv", ["unperturbed", *map(str, words)])
-        monkeypatch.setattr(cli, "out", cli.Console(highlight=False, width=100))
-        monkeypatch.setattr(cli, "err", cli.Console(stderr=True, highlight=False, width=100))
+        monkeypatch.setattr(terminal, "out", Console(highlight=False, width=100))
+        monkeypatch.setattr(terminal, "err", Console(stderr=True, highlight=False, width=100))
         with pytest.raises(SystemExit) as caught:
             cli.main()
         printed = capsys.readouterr()

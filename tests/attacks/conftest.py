@@ -1,9 +1,19 @@
 """Classifiers whose optimum is known, and a small network trained on digits."""
 
+import inspect
+
 import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
+
+from unperturbed.attacks import ATTACKS
+from unperturbed.attacks.sweep import UNCONFINED, within_budget
+
+RADIUS = {"linf": 0.05, "l2": 0.5, "l1": 4.0}
+# Settings that make a run short, for every attack that has a setting of this name.
+CHEAP = {"steps": 6, "queries": 40, "draws": 6, "binary_search_steps": 3, "target_classes": 2}
+LONGER = {"carlini_wagner": {"steps": 25}}  # of 0.01 each
 
 
 class Linear(nn.Module):
@@ -51,6 +61,30 @@ def _tent(images):
     x = images.flatten(1)[:, 0]
     margin = 0.05 - (x - 0.65).abs()
     return torch.stack([torch.zeros_like(margin), margin], dim=1)
+
+
+class Attack:
+    """Runs an attack by name with few steps, at a radius that breaks some of the digits."""
+
+    radius = RADIUS
+
+    def __call__(self, name, classifier, images, labels, seed=0, *, norm, eps=None, **settings):
+        if within_budget(ATTACKS[name]):
+            settings["eps"] = RADIUS[norm] if eps is None else eps
+        return ATTACKS[name](classifier, images, labels, seed, norm=norm, **{**self.cheap(name), **settings})
+
+    def confined(self, name, norm):
+        """The radius of the ball that the result is in, if it is in one."""
+        return RADIUS[norm] if within_budget(ATTACKS[name]) and ATTACKS[name] not in UNCONFINED else None
+
+    def cheap(self, name):
+        taken = inspect.signature(ATTACKS[name]).parameters
+        return {setting: value for setting, value in CHEAP.items() if setting in taken} | LONGER.get(name, {})
+
+
+@pytest.fixture(scope="session")
+def attack():
+    return Attack()
 
 
 @pytest.fixture

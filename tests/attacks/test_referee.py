@@ -43,23 +43,22 @@ def test_fgsm_is_that_of_foolbox(digits, norm):
 @pytest.mark.parametrize(("random_start", "seeds"), [(False, (0,)), (True, (0, 1))])
 def test_pgd_is_at_least_as_strong_as_that_of_foolbox(digits, norm, random_start, seeds):
     """Accuracy after a random start varies by half a point with the seed: means are compared."""
-    network, images, labels = digits
+    network, images, labels = digits[0], digits[1][:300], digits[2][:300]
     kind = {"linf": foolbox.attacks.LinfPGD, "l2": foolbox.attacks.L2PGD}[norm]
     attack = kind(steps=20, rel_stepsize=TRAVEL[norm] / 20, random_start=random_start)
     theirs, ours = [], []
     for seed in seeds:
-        generator = torch.Generator().manual_seed(seed)
-        theirs.append(_theirs(attack, network, images, labels, RADII[norm][:2], seed))
+        theirs.append(_theirs(attack, network, images, labels, RADII[norm][1:2], seed))
         ours += [
             sweep(
                 *(network, images, labels, pgd),
                 eps=[eps],
                 norm=norm,
                 steps=20,
-                generator=generator,
+                seed=seed,
                 random_start=random_start,
             ).accuracy[0]
-            for eps in RADII[norm][:2]
+            for eps in RADII[norm][1:2]
         ]
-    gain = np.mean(theirs, axis=0) - np.mean(np.reshape(ours, (len(seeds), 2)), axis=0)
+    gain = np.mean(theirs, axis=0) - np.mean(np.reshape(ours, (len(seeds), 1)), axis=0)
     assert (gain >= -0.005).all()

@@ -1,9 +1,10 @@
-"""Attacks within a budget, the judge that checks them, and the sweep over radii.
+"""Attacks, the judge that checks them, and the sweep over radii.
 
-An attack is a function ``(classifier, images, labels, generator, *, norm, eps, ...) -> images``. It returns images of
-the same type in [0, 1] and in the ball of radius ``eps``, and leaves the classifier's mode, its parameters, their
-``.grad`` and the global random numbers as they were. A classifier takes the images in the type in which they are given;
-casting them to the type of its weights is its own business.
+An attack is a function ``(classifier, images, labels, seed, *, norm, ...) -> images``. One *within a budget* takes
+``eps`` and returns images in the ball of that radius; one that looks for the *smallest* perturbation has no ``eps`` and
+returns the nearest misclassified image found, or the image itself. All return images of the same type in [0, 1] and
+leave the classifier's mode, its parameters, their ``.grad`` and the global random numbers as they were. A classifier
+takes the images in the type in which they are given; casting them to the type of its weights is its own business.
 """
 
 from collections.abc import Sequence
@@ -11,14 +12,21 @@ from collections.abc import Sequence
 import torch
 
 from unperturbed import registry
-from unperturbed.attacks.classifier import Classifier, Passes
+from unperturbed.attacks.apgd import apgd, apgd_targeted
+from unperturbed.attacks.carlini_wagner import carlini_wagner
+from unperturbed.attacks.classifier import Classifier, Passes, guided
+from unperturbed.attacks.ddn import ddn
+from unperturbed.attacks.deepfool import deepfool
 from unperturbed.attacks.evidence import Evidence
+from unperturbed.attacks.fab import fab, fab_targeted
 from unperturbed.attacks.fgsm import fgsm
+from unperturbed.attacks.fmn import fmn
 from unperturbed.attacks.inputs import check_radii
 from unperturbed.attacks.judge import Judgement, judge
-from unperturbed.attacks.noise import gaussian_noise, uniform_noise
+from unperturbed.attacks.noise import gaussian_noise, noise_search, uniform_noise
 from unperturbed.attacks.pgd import pgd
-from unperturbed.attacks.sweep import Attack, sweep
+from unperturbed.attacks.square import square
+from unperturbed.attacks.sweep import PLUGS, Attack, sweep, within_budget
 from unperturbed.records import Spec
 
 __all__ = [
@@ -28,21 +36,43 @@ __all__ = [
     "Evidence",
     "Judgement",
     "Passes",
+    "apgd",
+    "apgd_targeted",
+    "carlini_wagner",
     "check_spec",
     "complete",
+    "ddn",
+    "deepfool",
+    "fab",
+    "fab_targeted",
     "fgsm",
+    "fmn",
     "gaussian_noise",
+    "guided",
     "judge",
+    "noise_search",
     "pgd",
+    "square",
     "sweep",
     "uniform_noise",
+    "within_budget",
 ]
 
 ATTACKS: dict[str, Attack] = {
     "fgsm": fgsm,
     "pgd": pgd,
+    "apgd": apgd,
+    "apgd_targeted": apgd_targeted,
+    "square": square,
     "uniform_noise": uniform_noise,
     "gaussian_noise": gaussian_noise,
+    "noise_search": noise_search,
+    "carlini_wagner": carlini_wagner,
+    "deepfool": deepfool,
+    "ddn": ddn,
+    "fmn": fmn,
+    "fab": fab,
+    "fab_targeted": fab_targeted,
 }
 
 
@@ -55,7 +85,7 @@ def complete(spec: Spec) -> Spec:
     Raises:
         SpecError: no attack of this name, a setting that it does not have, or a value of the wrong kind.
     """
-    return registry.complete("attack", ATTACKS, spec, apart=("eps",))
+    return registry.complete("attack", ATTACKS, spec, apart=PLUGS)
 
 
 def check_spec(spec: Spec, eps: Sequence[float | int] = ()) -> None:
@@ -80,7 +110,8 @@ def check_spec(spec: Spec, eps: Sequence[float | int] = ()) -> None:
         check_radii(eps)
     pixel, label = torch.zeros(1, 1, 1, 1), torch.tensor([0])
     for radius in eps or (0.0,):
-        ATTACKS[spec.name](_never_zero, pixel, label, torch.Generator(), eps=radius, **settings)
+        budget = {"eps": radius} if within_budget(ATTACKS[spec.name]) else {}
+        ATTACKS[spec.name](_never_zero, pixel, label, **budget, **settings)
 
 
 def _never_zero(images: torch.Tensor) -> torch.Tensor:

@@ -1,21 +1,25 @@
-r"""Projected gradient ascent on the cross-entropy inside a ball.
+r"""Projected gradient ascent on a loss inside a ball.
 
 Source: Madry et al. (2018), arXiv:1706.06083, section 2.1:
 :math:`x^{t+1} = \Pi_{x+S}(x^t + \alpha\,\mathrm{sgn}\,\nabla_x L(x^t, y))`; for ``l2`` with
-:math:`g / \lVert g \rVert_2` in place of the sign.
+:math:`g / \lVert g \rVert_2` in place of the sign. Averaged gradients of random classifiers: Athalye, Carlini & Wagner
+(2018), arXiv:1802.00420, section 4.1.2 (EOT).
 Departs from the source: returns the best iterate seen, the clean image and the last iterate among them, not the last
 one; an image that is misclassified leaves the batch at once; the gradient of a confident network does not vanish (see
-:mod:`unperturbed.attacks.classifier`).
+:mod:`unperturbed.attacks.objectives`).
 """
 
-import torch
-from jaxtyping import Bool, Float, Shaped
+from typing import Literal
+
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from unperturbed.attacks.classifier import Classifier, Losses, losses, predict, slope
-from unperturbed.attacks.inputs import check_eps, check_images, check_labels
+from unperturbed.attacks.classifier import Classifier
+from unperturbed.attacks.contract import pure
+from unperturbed.attacks.objectives import Loss
+from unperturbed.attacks.problem import Problem
 from unperturbed.records import SpecError
-from unperturbed.tensors.norms import check_norm, project, steepest, towards, uniform_in_ball, wide
+from unperturbed.tensors.norms import project, steepest, uniform_in_ball
 
 # How far the default steps go in all, in radii. In many dimensions a random start is almost orthogonal to the gradient,
 # and an l2 step of a along the edge shortens it only by eps / (eps + a): with 2.5 radii, what is left of it after 40
@@ -23,37 +27,54 @@ from unperturbed.tensors.norms import check_norm, project, steepest, towards, un
 TRAVEL = {"linf": 2.5, "l2": 10.0}
 
 
+@pure
 def pgd(
     classifier: Classifier,
     images: Shaped[Tensor, "batch channel height width"],
     labels: Tensor,
-    generator: torch.Generator | None = None,
+    seed: int = 0,
     *,
-    norm: str = "linf",
+    norm: Literal["linf", "l2"] = "linf",
     eps: float | int,
     steps: int = 40,
     step_size: float | None = None,
     random_start: bool = True,
+    restarts: int = 1,
+    loss: Loss = "ce",
+    eot: int = 1,
+    persist: bool = False,
+    shrinking: bool = False,
     published: bool = False,
+    targets: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> Float[Tensor, "batch channel height width"]:
     """Return the worst images found within ``eps`` of ``images``.
 
-    An image costs at most ``steps`` backwards, and ``steps + 1`` forwards (``steps + 2`` with a random start); one that
-    is misclassified costs nothing more.
+    An image costs at most ``steps`` backwards and ``steps + 1`` forwards for every restart, and one forward more with a
+    random start, all of them ``eot`` times; one that is broken costs nothing more.
 
     Args:
         classifier: images in [0, 1] to logits; not modified, not switched to another mode.
         images: the centres of the balls, floating-point intensities in [0, 1].
         labels: the true classes, whole numbers.
-        generator: source of the random start; ``None`` starts at ``images``.
-        norm: ``linf`` or ``l2``.
+        seed: decides the random starts, for each image apart.
+        norm: of the ball.
         eps: radius of the ball, as a fraction of full scale (8/255 = 0.0314).
-        steps: gradient evaluations per image.
+        steps: gradient evaluations per image and restart.
         step_size: length of a step in ``norm``; ``None`` means ``2.5 * eps / steps`` for ``linf`` and
             ``10 * eps / steps`` for ``l2``. The edge of the ball is ``eps`` away from the image, and its far side up to
             ``2 * eps`` from a random start.
         random_start: whether the first step starts at a point drawn uniformly from the ball.
+        restarts: how often it is tried, each time from another random start.
+        loss: what is climbed, see :mod:`unperturbed.attacks.objectives`.
+        eot: draws of a random classifier at every step; gradients, losses and logits are means over them.
+        persist: go on with an image that is broken, to the largest loss: a random classifier may have been wrong by
+            luck.
+        shrinking: steps fall evenly from twice their length to 0, so that the last ones average over the draws of a
+            random classifier.
         published: accept ``steps`` and ``step_size`` that cannot reach the edge of the ball, as a source used them.
+        targets: the classes that the images shall be taken for; ``None``: any but the true one.
+        mask: 1 where an intensity may change, else 0; broadcast to the images; ``None``: everywhere.
 
     Returns:
         Images of the same type in [0, 1], each within ``eps`` of its centre; a misclassified one where one was seen,
@@ -63,63 +84,48 @@ def pgd(
         SpecError: images, labels, settings or the classifier's logits are not as described, or
             ``steps * step_size < eps``.
     """
-    check_images(images)
-    check_labels(labels, len(images))
-    check_norm(norm)
-    check_eps(eps)
     step_size = _step_size(norm, eps, steps, step_size, published)
-    best = _Best(images, labels)
-    if generator is not None and random_start:
-        best.see(images, losses(predict(classifier, images, labels), labels))
-        offset = _into_box(best.centres, uniform_in_ball(best.centres, generator, norm=norm, eps=eps))
-    else:
-        offset = torch.zeros_like(best.centres, dtype=wide(images.dtype))
-    for _ in range(steps):
-        if best.finished:
+    if restarts < 1 or eot < 1:
+        raise SpecError(f"pgd: expected restarts and eot of at least 1; got {restarts} and {eot}")
+    if restarts > 1 and not random_start:
+        raise SpecError(f"pgd: {restarts} restarts without a random start are all the same; set random_start")
+    problem = Problem(
+        classifier, images, labels, seed=seed, loss=loss, targets=targets, mask=mask, eot=eot, persist=persist
+    )
+    if random_start:
+        problem.keep(images, problem.look(images))
+    for restart in range(restarts):
+        if problem.finished:
             break
-        seen = slope(classifier, _at(best.centres, offset), best.labels)
-        left = best.see(seen.images.detach(), seen.losses)
-        if best.finished:
-            break
-        offset = offset[left] + step_size * steepest(seen.gradient()[left], norm=norm)
-        offset = _into_box(best.centres, project(offset, norm=norm, eps=eps))
-    if not best.finished:
-        last = _at(best.centres, offset)
-        best.see(last, losses(predict(classifier, last, best.labels), best.labels))
-    return best.images
+        offset = problem.nowhere()
+        if random_start:
+            start = uniform_in_ball(problem.centres, problem.streams, "start", restart, norm=norm, eps=eps)
+            offset = problem.in_box(problem.allowed(start))
+        _climb(problem, offset, norm=norm, eps=eps, steps=steps, step_size=step_size, shrinking=shrinking)
+    return problem.images
 
 
-class _Best:
-    """The best iterate of every image, and the images that are still to be broken."""
-
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self.images = images.clone().clamp_(0, 1)
-        self.centres = images
-        self.labels = labels
-        self._rows = torch.arange(len(images), device=images.device)
-        self._margin = torch.full((len(images),), -torch.inf, dtype=torch.float64, device=images.device)
-
-    @property
-    def finished(self) -> bool:
-        return len(self._rows) == 0
-
-    def see(self, points: Tensor, seen: Losses) -> Bool[Tensor, " batch"]:
-        """Keep the points that beat what was seen before; return which images are still to be broken."""
-        better = seen.wrong | (seen.margin > self._margin)
-        self.images[self._rows[better]] = points[better]
-        left = ~seen.wrong
-        self._margin = torch.maximum(self._margin, seen.margin.double())[left]
-        self._rows, self.centres, self.labels = self._rows[left], self.centres[left], self.labels[left]
-        return left
-
-
-def _at(centres: Tensor, offset: Tensor) -> Tensor:
-    return towards(centres, (centres.to(offset.dtype) + offset).clamp(0, 1))
-
-
-def _into_box(centres: Tensor, offset: Tensor) -> Tensor:
-    centres = centres.to(offset.dtype)
-    return (centres + offset).clamp(0, 1) - centres
+def _climb(
+    problem: Problem,
+    offset: Tensor,
+    *,
+    norm: str,
+    eps: float | int,
+    steps: int,
+    step_size: float,
+    shrinking: bool,
+) -> None:
+    for step in range(steps):
+        seen = problem.slope(problem.at(offset))
+        left = problem.keep(seen.images.detach(), seen.losses)
+        if problem.finished:
+            return
+        offset = offset if left is None else offset[left]
+        size = 2 * step_size * (1 - step / steps) if shrinking else step_size
+        offset = offset + size * steepest(problem.gradient(seen, left), norm=norm)
+        offset = problem.in_box(project(offset, norm=norm, eps=eps))
+    last = problem.at(offset)
+    problem.keep(last, problem.look(last))
 
 
 def _step_size(norm: str, eps: float | int, steps: int, step_size: float | None, published: bool) -> float:

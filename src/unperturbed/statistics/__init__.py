@@ -5,6 +5,7 @@ from unperturbed.statistics.contrasts import Arm, Published, Row
 from unperturbed.statistics.effects import d_z, hedges_g
 from unperturbed.statistics.intervals import Interval, paired_bootstrap, unpaired_bootstrap
 from unperturbed.statistics.power import paired_detectable, paired_power, unpaired_detectable, unpaired_power
+from unperturbed.statistics.shares import wilson
 from unperturbed.statistics.significance import TTest, holm, paired_t, sign_flip, welch, welch_from_summary
 from unperturbed.statistics.summary import Comparison, Summary, compare, summarise
 
@@ -36,4 +37,5 @@ __all__ = [
     "unpaired_power",
     "welch",
     "welch_from_summary",
+    "wilson",
 ]
