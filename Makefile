@@ -8,7 +8,7 @@ demo: .venv/installed ## Run the study at laptop scale on the embedded data and 
 	$(BIN)/unperturbed run distribution-and-task
 
 test: .venv/installed ## Run the tests.
-	$(BIN)/pytest -n auto --maxprocesses 4 -q
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal -q
 
 check: .venv/installed ## Formatting, lint, types, import contracts.
 	$(BIN)/ruff format --check .

@@ -151,3 +151,11 @@ def test_is_as_near_as_that_of_foolbox_at_a_third_of_its_passes(digits, counter,
 def test_settings_without_meaning_are_refused(two_classes, settings, got):
     with pytest.raises(SpecError, match=rf"^deepfool: expected steps of at least 1, candidates of .*; got {got}$"):
         deepfool(*two_classes, **settings)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_crosses_the_boundary_of_every_image(digits, norm):
+    network, images, labels = digits
+    images, labels = images[:200], labels[:200]
+    adversarial = deepfool(network, images, labels, norm=norm)
+    assert (network(adversarial).argmax(dim=1) != labels).all()

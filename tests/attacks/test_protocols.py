@@ -1,5 +1,6 @@
 import hashlib
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -11,6 +12,15 @@ from unperturbed.attacks import judge, pgd, protocols
 from unperturbed.attacks.protocols import autoattack, protocol
 from unperturbed.records import SpecError
 from unperturbed.tensors.streams import undisturbed
+
+
+@pytest.fixture(autouse=True)
+def _unchecked():
+    """Shapes are checked where the attacks are tested; here 5,000 queries would take three times as long."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 
@@ -196,19 +206,16 @@ def test_the_attacks_are_not_taken_at_their_word(small, linear, monkeypatch):
 
 
 def test_neither_batch_nor_the_global_generator_matters(trained):
-    network, images, labels = trained[0]["undefended"], trained[1][:40], trained[2][:40]
+    network, images, labels = trained[0]["defended"], trained[1][:40], trained[2][:40]
     state = torch.get_rng_state()
-    whole = autoattack(network, images, labels, eps=0.18)
+    whole = autoattack(network, images, labels, eps=0.32)
     assert torch.equal(torch.get_rng_state(), state)
-    assert 2 < whole.attacks[1].attacked < 9
-    assert whole.attacks[1].broke > 0
-    parts = autoattack(network, images, labels, eps=0.18, batch_size=3)
+    assert 0 < whole.attacks[1].broke < whole.attacks[0].broke < whole.attacks[0].attacked < 40
+    parts = autoattack(network, images, labels, eps=0.32, batch_size=7)
     assert torch.equal(parts.robust, whole.robust)
     assert [row[:4] for row in parts.attacks] == [row[:4] for row in whole.attacks]
     # Rounding, amplified by signs: an intensity may step the other way.
     assert ((parts.images - whole.images).abs() > 1e-5).double().mean() < 0.01
-    # Images that break leave together with their backward; how many did at once depends on the batch.
-    assert parts.backwards == pytest.approx(whole.backwards, rel=0.05)
 
 
 def test_where_square_breaks_what_gradients_have_left_the_result_says_so():

@@ -7,6 +7,7 @@ import json
 import sys
 import types
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -211,6 +212,30 @@ def test_distances_are_means_over_what_all_broke(small):
     for row in rows:
         assert row.found == 1.0
         assert 0.999999 <= row.distance / float(optimum.mean()) <= 1.05  # float32
+
+
+def test_images_that_are_not_broken_are_infinitely_far_and_who_finds_few_has_no_mean(network):
+    clean = closed_form(network, 2).numpy() > 0
+    one = network.images.clone()
+    one[1] = 1 - one[1]  # the mirror image lies beyond the boundary
+    some = contestants._judged([one], Task("ddn", "l2"), network)
+    assert np.isfinite(some.distance).tolist() == [True, True] + [False] * 10  # the first is wrong from the start
+    every = contestants.Outcome(distance=np.where(clean, 1.0, 0.0))
+    assert bench._broken_by_all([some, every], clean).tolist() == clean.tolist()
+    rows = [
+        bench._row(
+            bench.Case("ddn", Task("ddn", "l2")),
+            network,
+            contestants.Contestant(name, "1", lambda: None, lambda _: every, Counted(network.classifier)),
+            bench._Timed([1.0], 1.0, 1.0, outcome),
+            clean,
+            clean,
+        )
+        for name, outcome in (("some", some), ("every", every))
+    ]
+    assert [row.found for row in rows] == [pytest.approx(1 / 11), 1.0]
+    assert [row.distance for row in rows] == [None, 1.0]
+    assert [row.median for row in rows] == [None, 1.0]
 
 
 @pytest.mark.skipif("fmn" not in ATTACKS, reason="fmn is not written yet")

@@ -52,12 +52,12 @@ def edited(tmp_path, old, new):
         (
             'attack = "pgd"',
             'attack = "pdg"',
-            "There is no attack 'pdg'. There are: fgsm, pgd, uniform_noise, gaussian_noise. Did you mean 'pgd'?",
+            "There is no attack 'pdg'. There are: fgsm, pgd, apgd, apgd_targeted, square, uniform_noise, gaussian_noise, noise_search, carlini_wagner, deepfool, ddn, fmn, fab, fab_targeted. Did you mean 'pgd'?",
         ),
         (
             "steps = 5",
             "stepz = 5",
-            "pgd has no setting 'stepz'. It has: norm, steps, step_size, random_start, published. "
+            "pgd has no setting 'stepz'. It has: norm, steps, step_size, random_start, restarts, loss, eot, persist, shrinking, published. "
             "Did you mean 'steps'?",
         ),
         (

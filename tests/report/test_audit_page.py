@@ -180,14 +180,6 @@ def test_foreign_words_stay_words(tmp_path):
     assert page.text.count(evil) > 15
 
 
-@pytest.mark.parametrize(("share", "n"), [(0.0, 7), (1.0, 7), (0.3, 10), (0.784, 500)])
-def test_limits_of_wilson_are_where_the_share_is_just_rejected(share, n):
-    low, high = audit_page.wilson(share, n)
-    assert 0 <= low <= share <= high <= 1
-    for limit in {low, high} - {0.0, 1.0}:  # |share - p| = z sqrt(p (1 - p) / n)
-        assert abs(share - limit) == pytest.approx(1.959964 * math.sqrt(limit * (1 - limit) / n), rel=1e-9)
-
-
 def test_bins_count_each_broken_image_once():
     values = [0.0, None, 0.25, 0.5, 1.0, 2.0, 2.0]
     rows = bins({"critical_eps": {"values": values}})

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from unperturbed.attacks.classifier import Classifier
 from unperturbed.attacks.contract import pure
-from unperturbed.attacks.nearest import Nearest, boundary, onto
+from unperturbed.attacks.nearest import DUAL, Nearest, boundary, onto
 from unperturbed.records import SpecError
-from unperturbed.tensors.norms import wide
+from unperturbed.tensors.norms import length, wide
 
 
 @pure
@@ -78,7 +78,9 @@ def deepfool(
         if active.finished:
             break
         seen = boundary(classifier, active, points, rivals)
-        total = total + onto(points, seen.gradient, seen.value, norm=norm)
+        # Ever shorter steps would creep up to a boundary that bends away and never cross it.
+        least = overshoot / 2 * length(total, norm=norm) * length(seen.gradient, norm=DUAL[norm])
+        total = total + onto(points, seen.gradient, torch.minimum(seen.value, -least), norm=norm)
         points = active.at((1 + overshoot) * total)
         looked = active.look(classifier, points)
         active.keep(points, looked)

@@ -156,8 +156,8 @@ def _insist(case: Case, winner: Guide | None, budget: Budget, number: int) -> No
     if len(case.standing()) and not case.random:
         case.attempt("apgd_targeted", steps=steps // 2, **settings)
     if len(case.standing()):
-        step = {"steps": steps, "step_size": 10 * case.eps / steps, "loss": "margin", **_steadily(case, steps)}
-        case.attempt("pgd", label="pgd, larger steps", **step, **settings)
+        large = {"steps": steps, "step_size": 10 * case.eps / steps, "shrinking": True, "persist": case.random}
+        case.attempt("pgd", label="pgd, larger steps", loss="margin", restarts=4, **large, **settings)
 
 
 def _standing(route: Route, attacked: bool) -> Standing:

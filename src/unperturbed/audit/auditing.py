@@ -178,8 +178,16 @@ def _randomness(case: Case, asked: Asked) -> Randomness:
     robust = expectation(
         case.deployed, case.worst, case.labels, draws=draws, seed=seed_for("fresh", "worst", case.seed)
     )
+    low, high = robust.interval
     return Randomness(
-        draws, clean.mean, clean.single_sd, clean.vote, robust.mean, robust.single_sd, robust.vote, robust.interval
+        draws=draws,
+        clean_mean=clean.mean,
+        clean_sd=clean.single_sd,
+        clean_vote=clean.vote,
+        robust_mean=robust.mean,
+        robust_sd=robust.single_sd,
+        robust_vote=robust.vote,
+        interval=(low, high),
     )
 
 
@@ -202,6 +210,7 @@ def _record(
     clean = case.clean_accuracy if randomness is None else randomness.clean_mean
     if randomness is not None:
         flags = [*flags, *definitions(case, randomness)]
+    low, high = wilson(robust, len(asked.labels)) if randomness is None else randomness.interval
     verdict, reasons = decide(flags, plain=plain, robust=robust)
     best = max(case.attempts, key=lambda attempt: attempt.before - attempt.after, default=None)
     settings = {**asked._asdict(), "budget": asdict(asked.budget)}
@@ -218,7 +227,7 @@ def _record(
         budget=asked.budget.name,
         clean_accuracy=clean,
         robust_accuracy=robust,
-        interval=wilson(robust, len(asked.labels)) if randomness is None else randomness.interval,
+        interval=(low, high),
         plain_accuracy=plain,
         suite_accuracy=suite,
         random=randomness,

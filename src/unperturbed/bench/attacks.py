@@ -235,7 +235,7 @@ def _row(
         accuracy=curve,
         distance=float(distance[everywhere].mean()) if distance is not None and _breaks_most(distance, clean) else None,
         median=_finite(float(np.median(right))) if right is not None and len(right) else None,
-        found=float(np.isfinite(distance).mean()) if right is not None and len(right) else None,
+        found=float(np.isfinite(right).mean()) if right is not None and len(right) else None,
         note="; ".join(part for part in (contestant.note, outcome.note) if part),
     )
 
