@@ -21,4 +21,4 @@ def wilson(share: float, n: int, *, confidence: float = 0.95) -> Interval:
     """
     limits: Any = proportion_confint(share * n, n, alpha=1 - confidence, method="wilson")
     low, high = limits
-    return Interval(max(float(low), 0.0), min(float(high), 1.0))
+    return Interval(max(min(float(low), share), 0.0), min(max(float(high), share), 1.0))  # rounding put 0 of 7 outside
