@@ -44,7 +44,7 @@ def _covered(done, count):
     return [index for part in done for index in range(part.start, part.stop)] == list(range(count))
 
 
-@pytest.mark.parametrize("count", [1, 63, 64, 65, 500, 10_000])
+@pytest.mark.parametrize("count", [1, 127, 128, 129, 500, 10_000])
 @pytest.mark.parametrize("batch_size", [None, 1, 7, 64, 10_000])
 def test_every_image_is_worked_on_once_and_in_order(machine, count, batch_size):
     machine = machine(cost=lambda size: 1 / size)
@@ -61,22 +61,22 @@ def test_a_given_size_is_kept(machine):
 def test_batches_grow_as_long_as_that_pays(machine):
     machine = machine(cost=lambda size: max(1 / size, 1 / 256))  # no gain beyond 256
     in_batches(3000, machine.work)
-    assert machine.tried[:4] == [64, 128, 256, 512]
-    assert set(machine.tried[4:-1]) == {256}
+    assert machine.tried[:3] == [128, 256, 512]
+    assert set(machine.tried[3:-1]) == {256}
 
 
 def test_batches_do_not_grow_beyond_the_largest(machine):
     machine = machine(cost=lambda size: 1 / size)
     in_batches(20_000, machine.work)
     assert max(machine.tried) == batches.LARGEST
-    assert machine.tried[:6] == [64, 128, 256, 512, 1024, 2048]
+    assert machine.tried[:5] == [128, 256, 512, 1024, 2048]
 
 
 def test_the_smallest_stays_where_larger_ones_are_slower(machine):
     machine = machine(cost=float)
     in_batches(1000, machine.work)
-    assert machine.tried[:2] == [64, 128]
-    assert set(machine.tried[2:-1]) == {64}
+    assert machine.tried[:2] == [128, 256]
+    assert set(machine.tried[2:-1]) == {128}
 
 
 def test_speed_is_that_of_passes_and_not_of_images(machine):
@@ -89,8 +89,8 @@ def test_speed_is_that_of_passes_and_not_of_images(machine):
         machine.now += 1 - (part.stop - part.start) * machine.cost(part.stop - part.start)  # a second for every batch
         return next(easy)
 
-    in_batches(600, work)
-    assert machine.tried[:4] == [64, 128, 256, 128]  # 1,000 passes a second, whether of 128 or of 256
+    in_batches(1200, work)
+    assert machine.tried[:4] == [128, 256, 512, 256]  # 1,000 passes a second, whether of 256 or of 512
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_speed_is_that_of_passes_and_not_of_images(machine):
 def test_half_is_tried_where_memory_runs_out(machine, error, words):
     machine = machine(cost=lambda size: 1 / size, room=100, error=lambda _: error(words))
     in_batches(500, machine.work)
-    assert machine.tried[:4] == [64, 128, 64, 64]  # and it does not grow again
+    assert machine.tried[:4] == [128, 64, 64, 64]  # and it does not grow again
     assert _covered(machine.done, 500)
     machine.tried.clear()
     machine.done.clear()
@@ -126,7 +126,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(machine):
     machine.error = lambda _: RuntimeError("mat1 and mat2 shapes cannot be multiplied")
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         in_batches(500, machine.work)
-    assert machine.tried == [64]
+    assert machine.tried == [128]
 
 
 def test_what_this_system_says_when_memory_runs_out_is_understood():

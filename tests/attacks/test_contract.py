@@ -221,7 +221,7 @@ def test_broken_images_leave_and_cost_nothing_more(digits, counter, name, norm, 
     mask = torch.ones(1, 1, 16, 16)
     mask[..., 0, 0] = 0
     watched = counter(network)
-    eps = attack.radius[norm] * (6 if name == "noise_search" else 1.5)
+    eps = attack.radius[norm] * {"noise_search": 6, "square": 3}.get(name, 1.5)
     adversarial = attack(name, watched, images, labels, norm=norm, eps=eps, mask=mask)
     gone, passes = set(), 0
     for seen in watched.seen:

@@ -11,6 +11,8 @@ from zoo import HONEST, ILLUSIONS
 
 from unperturbed.audit import audit
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 WITHIN = 0.05  # the five points
 SEEDS = range(5)
 
@@ -24,8 +26,6 @@ def test_planted_illusions_are_flagged_and_broken(name):
     assert set(planted.expected_flags) & set(found.fired), found.fired
     robust = found.random.robust_vote if found.random else found.robust_accuracy
     assert found.verdict != "trustworthy"
-    if name == "self_attack" and robust > planted.knowing() + WITHIN:
-        pytest.xfail(f"quick leaves {robust:.3f}, an attack that knows the trick {planted.knowing():.3f}")
     assert robust <= planted.knowing() + WITHIN
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-SMALLEST, LARGEST = 64, 2048
+SMALLEST, LARGEST = 128, 2048
 FASTER = 1.05  # a larger batch is kept if it is faster by this factor
 
 
@@ -15,7 +15,7 @@ def in_batches(count: int, work: Callable[[slice], int], *, batch_size: int | No
     Args:
         count: images.
         work: does a slice and returns how many passes that took. When memory runs out it is called again on half.
-        batch_size: images in a slice; ``None``: starts at 64 and doubles as long as passes become cheaper.
+        batch_size: images in a slice; ``None``: starts at 128 and doubles as long as passes become cheaper.
     """
     size = batch_size or SMALLEST
     growing = batch_size is None

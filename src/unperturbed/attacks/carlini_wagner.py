@@ -10,9 +10,10 @@ has succeeded. Parameters as published: 9 searches, 10,000 steps, step size 0.01
 anew in every search; every tenth of the steps a search ends where its loss is not below 0.9999 of what it was.
 Departs from the source, always for each image apart and never for the batch: :math:`x' = (1 + \sin w) / 2` in place of
 the hyperbolic tangent, in which an intensity of exactly 0 or 1 moves at once and not after 450 steps; a search that has
-a broken point starts at the nearest one; without confidence the nearest point is drawn to its image along the straight
-line at the end. With ``initial_const=None`` the first c is that at which the linearised problem has its solution, times
-3, and an image leaves when two searches in turn have brought it less than a thousandth nearer.
+a broken point starts at the nearest one, and none of its steps is longer than a tenth of that distance (the published
+step may be as long as the whole perturbation); without confidence the nearest point is drawn to its image along the
+straight line at the end. With ``initial_const=None`` the first c is that at which the linearised problem has its
+solution, times 3, and an image leaves when two searches in turn have brought it less than a thousandth nearer.
 """
 
 import math
@@ -33,6 +34,7 @@ LARGEST = 1e10
 STALLED = 0.9999
 GAIN = 1e-3
 AHEAD = 3.0
+STRIDE = 0.1
 
 
 @pure
@@ -133,7 +135,7 @@ class _Search:
         found = torch.zeros(len(self.c), dtype=torch.bool, device=self.c.device)
         every = math.ceil(steps / 10) if abort_early else steps + 1
         angle = self.start[active]
-        adam = _Adam(angle, self.step_size)
+        adam = _Adam(angle, self._sizes(active).to(angle.dtype).view(-1, 1, 1, 1))
         before = torch.full_like(self.c[active], torch.inf)
         for step in range(steps if len(active) else 0):
             gradient, loss, broken = self._look(active, angle)
@@ -151,6 +153,12 @@ class _Search:
         self.high[tried] = high = torch.where(broken, torch.minimum(high, c), high)
         self.low[tried] = low = torch.where(broken, low, torch.maximum(low, c))
         self.c[tried] = torch.where(high < LARGEST, (low + high) / 2, (c * 10).clamp_max(LARGEST))
+
+    def _sizes(self, active: Tensor) -> Tensor:
+        """Return the step size of each image: no step is longer than a tenth of the nearest distance found so far."""
+        intensities = self.start[0].numel()  # each moves by at most half the step size, in radians
+        longest = 2 * STRIDE * self.nearest.distance[self.nearest.rows[active]] / math.sqrt(intensities)
+        return longest.clamp_max(self.step_size)
 
     def _look(self, active: Tensor, angle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return gradient and loss of the active images, and which are broken; keep those nearer than before."""
@@ -180,14 +188,14 @@ class _Search:
 class _Adam:
     """Adam (Kingma & Ba 2015, arXiv:1412.6980) with a state for every image."""
 
-    def __init__(self, angle: Tensor, step_size: float) -> None:
+    def __init__(self, angle: Tensor, step_size: Tensor) -> None:
         self.mean, self.square = torch.zeros_like(angle), torch.zeros_like(angle)
         self.step_size = step_size
         self.count = 0
 
     def leave(self, left: Tensor) -> None:
         """Let all images go but these."""
-        self.mean, self.square = self.mean[left], self.square[left]
+        self.mean, self.square, self.step_size = self.mean[left], self.square[left], self.step_size[left]
 
     def step(self, angle: Tensor, gradient: Tensor) -> Tensor:
         """Return the angles one step down the gradient."""

@@ -45,12 +45,11 @@ class Passes:
         self.forwards += len(images)
         logits: Any = self.classifier(images)
         if isinstance(logits, Tensor) and logits.requires_grad:
-
-            def count(gradient: Tensor) -> None:
-                self.backwards += len(gradient)
-
-            logits.register_hook(count)
+            logits.register_hook(self._arrived)
         return logits
+
+    def _arrived(self, gradient: Tensor) -> None:
+        self.backwards += len(gradient)
 
 
 def guided(deployed: Classifier, surrogate: Classifier | None = None, *, votes: int = 1) -> Classifier:

@@ -68,6 +68,7 @@ def sweep(
     votes: int = 1,
     levels: int | None = None,
     bounds: tuple[float, float] = (0.0, 1.0),
+    surrogate: Classifier | None = None,
     targets: Tensor | None = None,
     mask: Tensor | None = None,
     keep: int = 0,
@@ -98,6 +99,8 @@ def sweep(
         votes: forwards of the judge, clean and attacked; the majority is the prediction of a random classifier.
         levels: intensities that a file can hold, 256 for 8 bits: adversarial images are rounded before they are judged.
         bounds: lowest and highest intensity of the data set.
+        surrogate: attacked in place of ``classifier``, which is asked when the attack is over (transfer); ``None``:
+            the classifier itself. For its gradient alone at every step, attack ``guided(classifier, surrogate)``.
         targets: the classes that the images shall be taken for; ``None``: any but the true one. ``correct`` then means
             that the attack has not succeeded.
         mask: 1 where an intensity may change, else 0; broadcast to the images.
@@ -117,8 +120,9 @@ def sweep(
         raise SpecError(f"sweep: expected bounds of a lowest and a larger highest intensity; got {low:g} and {high:g}")
     scale = high - low
     if bounds != (0.0, 1.0):
-        images, original = (images - low) / scale, classifier
+        images, original, led = (images - low) / scale, classifier, surrogate
         classifier = lambda rescaled: original(rescaled * scale + low)  # noqa: E731
+        surrogate = None if led is None else lambda rescaled: led(rescaled * scale + low)
     check_images(images)
     check_labels(labels, len(images))
     check_radii(eps)
@@ -137,14 +141,16 @@ def sweep(
     step_size = written_out.get("step_size")
     if isinstance(step_size, float):
         written_out = {**written_out, "step_size": step_size / scale}
-    job = _Job(Passes(classifier), attack, written_out, norm, seed, votes, levels)
+    deployed = Passes(classifier)
+    attacked = deployed if surrogate is None else Passes(surrogate)
+    job = _Job(deployed, attacked, attack, written_out, norm, seed, votes, levels)
     inherit = attack not in AS_PUBLISHED if inherit is None else inherit
     tables = _Tables(len(eps), images, min(keep, len(images)))
     radii = [radius / scale for radius in eps]
     mask = None if mask is None else mask.expand_as(images)
 
     def work(part: slice) -> int:
-        before, untouched = job.passes.forwards + job.passes.backwards, images[part].clone()
+        before, untouched = sum(job.counted), images[part].clone()
         batch = _Batch(
             images[part],
             labels[part],
@@ -158,7 +164,7 @@ def sweep(
             tables.enter(row, part, front)
             if progress is not None:
                 progress(part.start * len(eps) + (row + 1) * len(batch.labels), len(images) * len(eps))
-        return job.passes.forwards + job.passes.backwards - before
+        return sum(job.counted) - before
 
     with undisturbed("sweep", seed, device=images.device):
         in_batches(len(images), work, batch_size=batch_size)
@@ -168,7 +174,8 @@ def sweep(
 class _Job(NamedTuple):
     """What is done to every batch."""
 
-    passes: Passes
+    passes: Passes  # of the classifier that decides
+    attacked: Passes  # of the one that is attacked, the same as a rule
     attack: Attack
     settings: dict[str, Any]
     norm: str
@@ -177,6 +184,12 @@ class _Job(NamedTuple):
     levels: int | None
     draws: int = 0  # seed of the judge's draws of a random classifier, others for every batch
     keep: bool = False  # whether pictures of this batch are kept
+
+    @property
+    def counted(self) -> tuple[int, int]:
+        """Forwards and backwards so far."""
+        both = {id(each): each for each in (self.passes, self.attacked)}.values()
+        return sum(each.forwards for each in both), sum(each.backwards for each in both)
 
     @property
     def box(self) -> bool:
@@ -275,7 +288,7 @@ def _from_smallest(job: _Job, batch: _Batch, eps: Sequence[float | int]) -> Iter
         yield from (untouched for _ in eps)
         return
     part = batch[rows]
-    found = job.attack(job.passes, part.images, part.labels, job.seed, **job.settings, **part.plugs())
+    found = job.attack(job.attacked, part.images, part.labels, job.seed, **job.settings, **part.plugs())
     found = job.filed(part, found)
     verdict = job.judged(part, found, None)
     distance = torch.where(verdict.success, verdict.distance, torch.inf)
@@ -306,10 +319,11 @@ def _prepare(job: _Job, batch: _Batch) -> tuple[_Front, Callable[[Tensor, float]
     if job.attack is fgsm:
         exact, clip = job.settings["exact"], job.settings["clip"]
         loss = "ce" if exact else "rounded_ce"
-        seen = slope(job.passes, batch.images, batch.labels, loss=loss, targets=batch.targets)
+        seen = slope(job.attacked, batch.images, batch.labels, loss=loss, targets=batch.targets)
         gradient = seen.gradient() if batch.mask is None else seen.gradient() * batch.mask
         direction = steepest(gradient, norm=job.norm)
-        untouched = _untouched(job, batch, seen.logits)
+        own = job.attacked is job.passes
+        untouched = _untouched(job, batch, seen.logits if own else predict(job.passes, batch.images, batch.labels))
 
         def step(rows: Tensor, eps: float) -> Tensor:
             chosen = direction if len(rows) == len(direction) else direction[rows]
@@ -320,7 +334,7 @@ def _prepare(job: _Job, batch: _Batch) -> tuple[_Front, Callable[[Tensor, float]
 
     def perturb(rows: Tensor, eps: float) -> Tensor:
         part = batch[rows]
-        return job.attack(job.passes, part.images, part.labels, job.seed, eps=eps, **job.settings, **part.plugs())
+        return job.attack(job.attacked, part.images, part.labels, job.seed, eps=eps, **job.settings, **part.plugs())
 
     return untouched, perturb
 
@@ -383,8 +397,8 @@ class _Tables:
             confidence=self.confidence,
             critical_eps=first if self.smallest is None else self.smallest * scale,
             refused=self.refused,
-            forwards=job.passes.forwards,
-            backwards=job.passes.backwards,
+            forwards=job.counted[0],
+            backwards=job.counted[1],
             originals=self.originals * np.float32(scale) + np.float32(low),
             adversarial=self.adversarial * np.float32(scale) + np.float32(low),
             remarks=(remark,) if remark else (),

@@ -20,13 +20,26 @@ RANDOM_BATCH = 250  # fixed, because what a random classifier draws depends on i
 
 
 class Guide:
-    """Whose gradient leads an attack: a name, and a classifier whose passes are counted."""
+    """Whose gradient leads an attack: a name, and a classifier whose passes are counted.
 
-    def __init__(self, name: str, classifier: Classifier | None, *, says: str = "", eot: int = 1) -> None:
+    Alone, it also says how far the attack is, and the deployed classifier is asked at the end only. That goes further
+    where the deployed classifier's answers contradict every step, as when it moves its input away from the boundary.
+    """
+
+    def __init__(
+        self, name: str, classifier: Classifier | None, *, says: str = "", eot: int = 1, alone: bool = False
+    ) -> None:
         self.name = name
         self.says = says
         self.eot = eot
+        self.alone = alone
         self.passes = None if classifier is None else Passes(classifier)
+
+    def by_itself(self) -> "Guide":
+        """Return the same guide, alone; its passes are counted with those of this one."""
+        guide = Guide(f"{self.name}, alone", None, says=self.says, eot=self.eot, alone=True)
+        guide.passes = self.passes
+        return guide
 
 
 @dataclass
@@ -112,7 +125,7 @@ class Case:
         attack = ATTACKS[name]
         if within_budget(attack):
             settings["eps"] = self.eps if eps is None else eps
-        classifier = self._seen_through(guide)
+        classifier = self._seen_through(guide, alone=within_budget(attack))
         if guide is not None and guide.eot > 1 and "eot" not in settings:
             settings["eot"] = guide.eot
         parts: list[Tensor] = []
@@ -134,13 +147,13 @@ class Case:
         in_batches(len(rows), work, batch_size=RANDOM_BATCH if self.random else self.batch_size)
         return torch.cat(parts) if parts else self.images[rows]
 
-    def _seen_through(self, guide: Guide | None) -> Classifier:
+    def _seen_through(self, guide: Guide | None, *, alone: bool) -> Classifier:
         if guide is None or guide.passes is None:
             return self.deployed
-        if guide not in self.guides:
+        if all(guide.passes is not other.passes for other in self.guides):
             self.guides.append(guide)
         # A random classifier decides by many votes at the end; asking it at every step would cost more than it tells.
-        return guide.passes if self.random else guided(self.deployed, guide.passes)
+        return guide.passes if self.random or (guide.alone and alone) else guided(self.deployed, guide.passes)
 
     def fraction_right(
         self, rows: Tensor, found: Tensor, *purpose: str | int, eps: float | None = None

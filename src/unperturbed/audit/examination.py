@@ -180,7 +180,7 @@ def _transfer(case: Case, asked: Asked) -> Flag:
     if asked.twin is None:
         return doubts.skipped("C7", "transfer beats the white box", "no undefended twin was given")
     start = case.accuracy
-    twin = Guide("the undefended twin", asked.twin)
+    twin = Guide("the undefended twin", asked.twin, alone=True)
     case.attempt("pgd", stage="check", guide=twin, steps=50, loss="margin", label="transfer")
     return doubts.fell(
         case,

@@ -75,6 +75,7 @@ def measure(
     images: int = IMAGES,
     root: Path | None = None,
     progress: Progress | None = None,
+    on_case: Callable[[list[Row]], None] = lambda _rows: None,
 ) -> list[Row]:
     """Return what every library does in every case.
 
@@ -84,6 +85,7 @@ def measure(
         images: test images, as far as there are so many.
         root: a folder with CIFAR-10; ``None``: as for every command, and the embedded photographs if it is not there.
         progress: told what is being done.
+        on_case: given all rows so far whenever a case is done.
 
     Raises:
         SpecError: no repeats, no images, or no case of that name.
@@ -108,6 +110,7 @@ def measure(
                 tell("building the network")
                 built[name] = lookup("network", NETWORKS, name)(images, root)
             rows += _measure(case, built[name], min(images, case.images), repeats, tell)
+            on_case(rows)
     finally:
         torch.set_num_threads(threads)
     return rows

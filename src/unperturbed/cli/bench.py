@@ -44,10 +44,12 @@ def attacks(
     """Time and count our attacks beside those of other libraries, on the same networks and images."""
     from unperturbed.bench import attacks as races
 
+    def keep(rows: list[races.Row]) -> None:
+        if to is not None:
+            to.write_text(races.markdown(rows), encoding="utf-8")
+
     with progress(quiet=as_json) as show:
-        rows = races.measure(repeats=repeats, only=only, images=images, root=data_root, progress=show)
-    if to is not None:
-        to.write_text(races.markdown(rows), encoding="utf-8")
+        rows = races.measure(repeats=repeats, only=only, images=images, root=data_root, progress=show, on_case=keep)
     if as_json:
         print(json.dumps([row._asdict() for row in rows]))
         return
