@@ -66,6 +66,7 @@ class TrainingStage(Record):
     kind: Literal["training"] = "training"
     revision: int
     model: Spec
+    mechanisms: tuple[Spec, ...] = ()  # the first one innermost
     data: Spec
     data_digest: str
     recipe: Recipe
@@ -83,6 +84,8 @@ class AttackStage(Record):
     eps: tuple[float, ...]
     grid: tuple[float, ...] | None = None  # the radii among eps over which R integrates; None: all of them
     images: PositiveInt
+    through: dict[str, Setting] = Field(default_factory=dict)  # attributes of the layers of the copy that is attacked
+    votes: PositiveInt = 1  # draws that decide about an image
     weights: TrainingStage
 
 
@@ -94,6 +97,8 @@ class AttackPlan(Record):
     grid: tuple[float, ...] | None = None
     images: PositiveInt | None = None  # None: the whole test set
     epochs: Literal["all", "last"] = "all"
+    through: dict[str, Setting] = Field(default_factory=dict)  # attributes of the layers of the copy that is attacked
+    votes: PositiveInt = 1  # draws that decide about an image
 
 
 class Trial(Record):
@@ -102,6 +107,7 @@ class Trial(Record):
     architecture: str
     condition: str
     model: Spec
+    mechanisms: tuple[Spec, ...] = ()
     data: Spec
     pretraining: Spec | None = None
     pretraining_epochs: PositiveInt | None = None  # None: as many as the recipe has

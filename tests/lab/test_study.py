@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from unperturbed import lab
+from unperturbed.lab.study import find
 from unperturbed.records import SpecError, Study
 
 TINY = Path(__file__).with_name("tiny.toml")
@@ -25,7 +26,7 @@ def edited(tmp_path, old, new):
             "images = 50",
             "imagse = 50",
             "mine.toml has no setting 'attacks.fgsm.imagse'. It has: attack, settings, eps, grid, "
-            "images, epochs. Did you mean 'images'?",
+            "images, epochs, through. Did you mean 'images'?",
         ),
         (
             "epochs = 3 }",
@@ -41,7 +42,7 @@ def edited(tmp_path, old, new):
         (
             'name = "lenet" }',
             'name = "lenett" }',
-            "There is no model 'lenett'. There are: lenet, fully-connected, resnet. Did you mean 'lenet'?",
+            "There is no model 'lenett'. There are: lenet, fully-connected, resnet, wide-resnet. Did you mean 'lenet'?",
         ),
         (
             'digits = "digits"',
@@ -179,3 +180,32 @@ def test_at_paper_scale_the_recipe_is_the_published_one():
         assert recipe.epochs == epochs[-1] == (125 if large else 300)
         assert (recipe.batch_size, recipe.momentum, recipe.weight_decay) == (125, 0.9, 5e-4)
         assert (recipe.drop_at, recipe.drop_by) == (0.5, 10)
+
+
+def test_conditions_name_mechanisms_and_attacks_go_through_what_a_network_has():
+    study = lab.load("defences", scale="smoke")
+    plans = {trial.condition: trial.attacks for trial in study.trials}
+    assert plans["winner-take-all"]["pgd-adaptive"].through == {"temperature": 0.67, "mode": "expected"}
+    assert plans["pgd-training"]["pgd-adaptive"].through == {}
+    assert plans["noise-injection"]["pgd-noise-off"].through == {"active": False}
+    # Chance takes votes and draws; without it one is enough.
+    assert [plans[name]["pgd-eot"].votes for name in ("winner-take-all", "winner-take-all-argmax")] == [9, 1]
+    assert plans["winner-take-all"]["pgd-eot"].attack.settings["eot"] == 16
+    assert plans["winner-take-all-argmax"]["pgd-eot"].attack.settings["eot"] == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('name = "trades"', 'name = "trade"', "There is no mechanism 'trade'.*Did you mean 'trades'"),
+        ("attacked_temperature = 0.67", "attacked_temprature = 0.67", "has no setting 'attacked_temprature'"),
+        ("temperature = 0.67, mode", "temprature = 0.67, mode", "through 'temprature', which no layer of any network"),
+    ],
+)
+def test_wrong_words_about_mechanisms_are_named(tmp_path, old, new, message):
+    text = find("defences").read_text(encoding="utf-8")
+    assert old in text
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(SpecError, match=message):
+        lab.load(str(path))

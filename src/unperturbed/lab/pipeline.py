@@ -18,11 +18,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from unperturbed import models
+from unperturbed import mechanisms, models
 from unperturbed.attacks import ATTACKS, sweep
 from unperturbed.data import Dataset, Split
 from unperturbed.ledger import Ledger
 from unperturbed.measures import measure_evidence
+from unperturbed.mechanisms.installing import altered
 from unperturbed.records import AttackPlan, AttackStage, Spec, TrainingStage, Trial
 from unperturbed.tensors.streams import generator, seed_for
 from unperturbed.training import State, begin, choose_vectorised, pack, train, unpack
@@ -77,6 +78,7 @@ def courses(trial: Trial, datasets: Mapping[str, Dataset]) -> list[Course]:
             return TrainingStage(
                 revision=REVISIONS["training"],
                 model=trial.model,
+                mechanisms=trial.mechanisms,
                 data=data,
                 data_digest=datasets[data.canonical()].digest,
                 recipe=trial.recipe,
@@ -104,6 +106,8 @@ def _attack_stage(plan: AttackPlan, weights: TrainingStage, available: int) -> A
         eps=plan.eps,
         grid=plan.grid,
         images=min(plan.images or available, available),
+        through=plan.through,
+        votes=plan.votes,
         weights=weights,
     )
 
@@ -136,10 +140,13 @@ def _train_all(lanes: Sequence[dict[int, TrainingStage]], station: Station) -> i
     if not any(missing.values()):
         return computed
     first = next(iter(lanes[0].values()))
-    network = models.build(first.model, generator("weights", first.seed))
+    mechanism = mechanisms.build(first.mechanisms)
+    network = _untrained(first)
     split = station.datasets[first.data.canonical()].train.to(machine.device)
     batches = -(-len(split) // first.recipe.batch_size)
-    together = choose_vectorised(network, machine.device) if machine.vectorised is None else machine.vectorised
+    together = (
+        choose_vectorised(network, machine.device, mechanism) if machine.vectorised is None else machine.vectorised
+    )
     groups: dict[object, tuple[list[int], list[dict[int, TrainingStage]]]] = {}
     for number, epochs in missing.items():
         if epochs:  # who trains together does not depend on where a run was killed: a group is recorded as one
@@ -156,6 +163,8 @@ def _train_all(lanes: Sequence[dict[int, TrainingStage]], station: Station) -> i
                 first.recipe,
                 seeds=[lane[epoch].seed for lane in group],
                 until=epoch,
+                mechanism=mechanism,
+                attack=_inner_attack,
                 device=machine.device,
                 on_step=watch,
             )
@@ -177,11 +186,22 @@ def _resume(stages: Sequence[TrainingStage], batches: int, ledger: Ledger) -> li
             return states
     states = []
     for stage in stages:
-        network = models.build(stage.model, generator("weights", stage.seed))
+        network = _untrained(stage)
         if stage.start is not None:
             network.load_state_dict(load_weights(stage.start, ledger))
         states.append(begin(network))
     return states
+
+
+def _untrained(stage: TrainingStage) -> nn.Module:
+    """Return the network before its first step, with its mechanisms in place."""
+    network = models.build(stage.model, generator("weights", stage.seed))
+    mechanisms.build(stage.mechanisms).install(network)
+    return network
+
+
+def _inner_attack(name: str, network: nn.Module, images: Tensor, labels: Tensor, seed: int, **settings: Any) -> Tensor:
+    return ATTACKS[name](network, images, labels, seed, **settings)
 
 
 def group_key(stages: Sequence[TrainingStage]) -> str:
@@ -265,8 +285,9 @@ def _attack_all(lane: Course, trial: Trial, station: Station) -> int:
     for label, stage in lane.attacks:
         if not station.ledger.find(stage):
             if network is None or loaded != stage.weights:
-                network = models.build(stage.weights.model, generator("weights", lane.seed))
+                network = _untrained(stage.weights)
                 network.load_state_dict(load_weights(stage.weights, station.ledger))
+                mechanisms.build(stage.weights.mechanisms).finish(network)
                 network = network.to(station.machine.device).eval()
                 loaded = stage.weights
             _attack(stage, network, test, 1 / len(dataset.classes), station)
@@ -294,6 +315,8 @@ def _attack(stage: AttackStage, network: nn.Module, test: Split, chance: float, 
         seed=seed_for("attack", stage.attack.name, stage.weights.seed),
         batch_size=BATCH_SIZE,
         keep=EXAMPLES,
+        votes=stage.votes,
+        surrogate=altered(network, stage.through) if stage.through else None,
         progress=look,
         **cast(dict[str, Any], stage.attack.settings),
     )

@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, PositiveInt, ValidationError
+from torch import nn
 
 from unperturbed import attacks as attack_family
 from unperturbed import data as data_family
-from unperturbed.models import MODELS
+from unperturbed import mechanisms as mechanism_family
+from unperturbed.mechanisms import MECHANISMS
+from unperturbed.mechanisms.installing import having
+from unperturbed.models import MODELS, outline
 from unperturbed.records import (
     AttackPlan,
     Cell,
@@ -37,6 +41,8 @@ from unperturbed.records import (
 )
 from unperturbed.registry import complete, lookup, suggestion
 
+VOTES = 9  # draws that decide about an image of a random network, clean and attacked
+
 BUILT_IN = Path(__file__).parent.parent / "studies"
 
 
@@ -45,6 +51,7 @@ class ConditionFile(Record):
 
     says: str
     data: dict[str, Setting]
+    mechanisms: tuple[dict[str, Setting], ...] = ()
     pretraining: dict[str, Setting] | None = None
     control: bool = False
 
@@ -58,6 +65,7 @@ class AttackFile(Record):
     grid: tuple[float | str, ...] | None = None
     images: PositiveInt | None = None
     epochs: Literal["all", "last"] = "all"
+    through: dict[str, Setting] = Field(default_factory=dict)
 
 
 class ArchitectureFile(Record):
@@ -163,6 +171,8 @@ def load(name: str, *, scale: str = "laptop", changes: Changes = Changes()) -> S
         for architecture, size_of in size.architectures.items()
         for trial in _trials(written, size, architecture, size_of, settings, seeds, changes)
     )
+    for name in written.attacks:
+        _check_through(name, written.attacks[name].through, trials)
     _check_only(changes.only, written, trials)
     trials = tuple(t for t in trials if _is_chosen(t, changes.only, written))
     published = _published(path, written)
@@ -204,6 +214,13 @@ def _trials(
     }
     for label in written.conditions if size_of.conditions is None else size_of.conditions:
         condition = lookup("condition", written.conditions, label)
+        defences = tuple(
+            complete("mechanism", MECHANISMS, _spec(each, settings, f"conditions.{label}.mechanisms"))
+            for each in condition.mechanisms
+        )
+        defence = mechanism_family.build(defences)
+        network = outline(model)
+        defence.install(network)
         if changes.pretraining_epochs is not None and not 1 <= changes.pretraining_epochs <= recipe.epochs:
             raise SpecError(
                 f"--pretraining-epochs must lie between 1 and {recipe.epochs}, got {changes.pretraining_epochs}."
@@ -215,14 +232,35 @@ def _trials(
             architecture=architecture,
             condition=label,
             model=model,
+            mechanisms=defences,
             data=_data(condition.data, size, settings, f"conditions.{label}.data"),
             pretraining=pretraining,
             pretraining_epochs=(changes.pretraining_epochs or recipe.epochs) if pretraining else None,
             recipe=recipe,
             epochs=evaluate,
-            attacks=attacks,
+            attacks={name: _on(plan, network, random=defence.traits.random) for name, plan in attacks.items()},
             seeds=tuple(range(seeds)),
         )
+
+
+def _check_through(attack: str, through: Mapping[str, Setting], trials: Sequence[Trial]) -> None:
+    plans = [trial.attacks[attack] for trial in trials if attack in trial.attacks]
+    for name in through:
+        if plans and not any(name in plan.through for plan in plans):
+            raise SpecError(f"attacks.{attack}: through {name!r}, which no layer of any network of this study has.")
+
+
+def _on(plan: AttackPlan, network: nn.Module, *, random: bool) -> AttackPlan:
+    """Return the plan for one network: through a copy where it has what is altered there, with votes if random.
+
+    Without chance all draws are equal: an attack takes one of them, and leaves an image that is broken.
+    """
+    through = {name: value for name, value in plan.through.items() if having(network, name)}
+    if random:
+        return plan.model_copy(update={"through": through, "votes": VOTES})
+    once = {name: value for name, value in (("eot", 1), ("persist", False)) if name in plan.attack.settings}
+    attack = plan.attack.model_copy(update={"settings": {**plan.attack.settings, **once}})
+    return plan.model_copy(update={"through": through, "attack": attack})
 
 
 def _epochs(evaluate: Sequence[int], recipe: Recipe, until: int | None, architecture: str) -> tuple[int, ...]:
@@ -251,6 +289,7 @@ def _plan(name: str, attack: AttackFile, images: int | None) -> AttackPlan:
         grid=grid,
         images=images or attack.images,
         epochs=attack.epochs,
+        through=attack.through,
     )
 
 

@@ -18,7 +18,8 @@ from unperturbed.measures.curves import (
 )
 from unperturbed.measures.quantities import QUANTITIES, Measured
 
-INTERVALS = {"R_8_255": 8 / 255, "R_16_255": 16 / 255}
+EIGHT = 8 / 255
+INTERVALS = {"R_8_255": EIGHT, "R_16_255": 2 * EIGHT}
 POINTS_INSIDE = 3  # an interval with fewer radii says nothing that f0 and its end do not
 
 
@@ -63,6 +64,9 @@ def measure_evidence(evidence: CurveEvidence, *, chance: float | int, grid: Numb
     radii = np.asarray(evidence.eps, dtype=np.float64)
     kept = np.isin(radii.round(9), np.round(grid, 9)) if grid is not None else np.ones(radii.shape, dtype=np.bool_)
     values = {"f0": float(accuracy[0])}
+    usual = np.abs(radii - EIGHT) <= SAME_EPS
+    if usual.any():
+        values["A_8_255"] = float(accuracy[usual][0])
     if accuracy[0] > 0:
         values["R"] = float(robustness(radii, accuracy, grid=grid))
         values["R_minimum"] = float(robustness(radii[kept], running_minimum(accuracy[kept])))

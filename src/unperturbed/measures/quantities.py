@@ -30,6 +30,7 @@ class Measured(NamedTuple):
 
 QUANTITIES: dict[str, Quantity] = {
     "f0": Quantity("fraction", 0.0, 1.0, "higher", "accuracy at the smallest eps; the clean accuracy where that is 0"),
+    "A_8_255": Quantity("fraction", 0.0, 1.0, "higher", "accuracy at eps = 8/255"),
     "R": Quantity("", 0.0, math.inf, "higher", "mean accuracy over eps as a fraction of f0; above 1 only if it rises"),
     "R_minimum": Quantity("", 0.0, 1.0, "higher", "R of the running minimum of the accuracy"),
     "R_chance": Quantity("", 0.0, math.inf, "higher", "R of the accuracy above chance"),

@@ -9,15 +9,17 @@ from unperturbed.models.fully_connected import fully_connected
 from unperturbed.models.initialisation import initialise
 from unperturbed.models.lenet import lenet
 from unperturbed.models.resnet import resnet
+from unperturbed.models.wide_resnet import wide_resnet
 from unperturbed.records import Spec
 from unperturbed.registry import complete
 
-__all__ = ["MODELS", "build", "count_parameters"]
+__all__ = ["MODELS", "build", "count_parameters", "outline"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "lenet": lenet,
     "fully-connected": fully_connected,
     "resnet": resnet,
+    "wide-resnet": wide_resnet,
 }
 
 
@@ -40,10 +42,18 @@ def build(spec: Spec, generator: torch.Generator) -> nn.Module:
     >>> count_parameters(build(Spec(name="lenet"), generator("weights", 0)))
     62006
     """
+    return initialise(outline(spec), generator)
+
+
+def outline(spec: Spec) -> nn.Module:
+    """Return the named network without weights, on the meta device: its layers and their shapes, at no cost.
+
+    Raises:
+        SpecError: as ``build``.
+    """
     full = complete("model", MODELS, spec)
     with torch.device("meta"):
-        network = MODELS[full.name](**full.settings)
-    return initialise(network, generator)
+        return MODELS[full.name](**full.settings)
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -5,7 +5,6 @@ of parameters (23,122,510) is of the order of ResNet50's. The nonlinearity is no
 """
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -17,10 +16,11 @@ class FullyConnectedNet(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(3 * 32 * 32, hidden)
         self.fc2 = nn.Linear(hidden, classes)
+        self.relu = nn.ReLU()
 
     def forward(self, images: Float[Tensor, "batch 3 32 32"]) -> Float[Tensor, "batch classes"]:
         """Return the logits."""
-        return self.fc2(F.relu(self.fc1(torch.flatten(images, 1))))
+        return self.fc2(self.relu(self.fc1(torch.flatten(images, 1))))
 
 
 def fully_connected(*, hidden: int = 7500, classes: int = 10) -> nn.Module:

@@ -21,13 +21,14 @@ class LeNet(nn.Module):
         self.fc1 = nn.Linear(16 * 5 * 5, 120)
         self.fc2 = nn.Linear(120, 84)
         self.fc3 = nn.Linear(84, classes)
+        self.relu1, self.relu2, self.relu3, self.relu4 = (nn.ReLU() for _ in range(4))
 
     def forward(self, images: Float[Tensor, "batch 3 32 32"]) -> Float[Tensor, "batch classes"]:
         """Return the logits."""
-        hidden = F.max_pool2d(F.relu(self.conv1(images)), 2)
-        hidden = F.max_pool2d(F.relu(self.conv2(hidden)), 2)
-        hidden = F.relu(self.fc1(torch.flatten(hidden, 1)))
-        return self.fc3(F.relu(self.fc2(hidden)))
+        hidden = F.max_pool2d(self.relu1(self.conv1(images)), 2)
+        hidden = F.max_pool2d(self.relu2(self.conv2(hidden)), 2)
+        hidden = self.relu3(self.fc1(torch.flatten(hidden, 1)))
+        return self.fc3(self.relu4(self.fc2(hidden)))
 
 
 def lenet(*, classes: int = 10) -> nn.Module:

@@ -39,11 +39,12 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.downsample = _shortcut(channels_in, width, stride)
+        self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
 
     def forward(self, x: Float[Tensor, "batch _ _ _"]) -> Float[Tensor, "batch _ _ _"]:
         """Return the features of the next layer."""
-        hidden = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(hidden)) + self.downsample(x))
+        hidden = self.relu1(self.bn1(self.conv1(x)))
+        return self.relu2(self.bn2(self.conv2(hidden)) + self.downsample(x))
 
 
 class Bottleneck(nn.Module):
@@ -60,12 +61,13 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(4 * width)
         self.downsample = _shortcut(channels_in, 4 * width, stride)
+        self.relu1, self.relu2, self.relu3 = nn.ReLU(), nn.ReLU(), nn.ReLU()
 
     def forward(self, x: Float[Tensor, "batch _ _ _"]) -> Float[Tensor, "batch _ _ _"]:
         """Return the features of the next layer."""
-        hidden = F.relu(self.bn1(self.conv1(x)))
-        hidden = F.relu(self.bn2(self.conv2(hidden)))
-        return F.relu(self.bn3(self.conv3(hidden)) + self.downsample(x))
+        hidden = self.relu1(self.bn1(self.conv1(x)))
+        hidden = self.relu2(self.bn2(self.conv2(hidden)))
+        return self.relu3(self.bn3(self.conv3(hidden)) + self.downsample(x))
 
 
 class ResNet(nn.Module):
@@ -77,6 +79,7 @@ class ResNet(nn.Module):
         block = Bottleneck if bottleneck else BasicBlock
         self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU()
         channels = width
         self.stages = [f"layer{stage + 1}" for stage in range(len(blocks))]
         for stage, (name, repeats) in enumerate(zip(self.stages, blocks, strict=True)):
@@ -90,7 +93,7 @@ class ResNet(nn.Module):
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch classes"]:
         """Return the logits."""
-        hidden = F.relu(self.bn1(self.conv1(images)))
+        hidden = self.relu(self.bn1(self.conv1(images)))
         for name in self.stages:
             hidden = self.get_submodule(name)(hidden)
         return self.fc(torch.flatten(F.adaptive_avg_pool2d(hidden, 1), 1))

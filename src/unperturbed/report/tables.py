@@ -18,6 +18,7 @@ from unperturbed.statistics import Summary, compare, summarise
 Row = dict[str, Any]
 NAMES = {  # measures as a reader writes them, in the order of the tables; others keep their own name and come after
     "R": "R",
+    "A_8_255": "accuracy at 8/255",
     "R_8_255": "R to 8/255",
     "R_16_255": "R to 16/255",
     "R_minimum": "R, running minimum",

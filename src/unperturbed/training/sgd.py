@@ -24,8 +24,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from unperturbed.mechanisms import NOTHING, InnerAttack, Mechanism, Tools
 from unperturbed.records import Recipe, SpecError
-from unperturbed.tensors.streams import generator
+from unperturbed.tensors.streams import generator, seed_for, undisturbed
 
 if TYPE_CHECKING:
     from unperturbed.data.split import Split
@@ -78,13 +79,15 @@ def begin(network: nn.Module) -> State:
     return State({name: value.detach().clone() for name, value in network.state_dict().items()})
 
 
-def choose_vectorised(network: nn.Module, device: torch.device) -> bool:
-    """Return whether many seeds should train as one program.
+def choose_vectorised(network: nn.Module, device: torch.device, mechanism: Mechanism = NOTHING) -> bool:
+    """Return whether many seeds should train as one program; with a mechanism they never do.
 
     On a GPU, small steps leave it idle, so they are joined. On a CPU a joined convolution is a grouped one and half as
     fast (``unperturbed bench training``), and matrix products of 125 rows already fill the cores, so only networks
     whose time goes into calls rather than arithmetic are joined.
     """
+    if mechanism != NOTHING:
+        return False
     if device.type == "cuda":
         return True
     convolutional = any(isinstance(layer, nn.Conv2d) for layer in network.modules())
@@ -99,6 +102,8 @@ def train(
     *,
     seeds: Sequence[int],
     until: int,
+    mechanism: Mechanism = NOTHING,
+    attack: InnerAttack | None = None,
     device: torch.device | str = "cpu",
     on_step: Callable[[Callable[[], list[State]]], None] | None = None,
 ) -> list[State]:
@@ -111,6 +116,8 @@ def train(
         recipe: the optimiser and its schedule.
         seeds: one seed a network; it decides the order of the batches, with the number of the epoch.
         until: epochs since the start of the recipe.
+        mechanism: installed in ``network`` already; its objective is what is descended.
+        attack: what finds adversarial images for the objective of a mechanism that asks for them.
         device: where to train; the states returned lie on the CPU.
         on_step: called after every step with a function that returns the present states.
 
@@ -122,8 +129,10 @@ def train(
         raise SpecError(f"train: expected one seed a network, got {len(seeds)} seeds for {len(states)} networks.")
     if len({state.step for state in states}) != 1:
         raise SpecError(f"train: all states must stand at the same step, got {[state.step for state in states]}.")
+    if mechanism != NOTHING and len(states) > 1:
+        raise SpecError(f"train: with a mechanism networks train one by one, got {len(states)} together.")
     device = torch.device(device)
-    program = _Program(network, states, recipe, device)
+    program = _Program(network, states, recipe, device, mechanism, attack)
     batches = -(-len(split) // recipe.batch_size)
     split = split.to(device)
     step = states[0].step
@@ -136,7 +145,8 @@ def train(
             rows = torch.stack([split.draw(generator("order", seed, epoch)) for seed in seeds]).to(device)
             for batch in range(first, batches):
                 chosen = rows[:, batch * recipe.batch_size : (batch + 1) * recipe.batch_size]
-                program.step(split.images(chosen.flatten(0, 1)), split.labels(chosen.flatten(0, 1)))
+                images, labels = split.images(chosen.flatten(0, 1)), split.labels(chosen.flatten(0, 1))
+                program.step(images, labels, seed_for("step", seeds[0], epoch, batch))
                 step += 1
                 if on_step is not None:
                     on_step(lambda: program.states(step))  # noqa: B023 - called before the next step
@@ -149,11 +159,25 @@ def _learning_rate(recipe: Recipe, epoch: int) -> float:
     return recipe.learning_rate / (recipe.drop_by if dropped else 1.0)
 
 
+def _refuse(name: str, *_where: object, **_settings: object) -> Tensor:
+    raise SpecError(f"train: the mechanism asks for the attack {name!r}; pass one as attack=")
+
+
 class _Program:
     """The weights of R networks on a device and the step that all of them take."""
 
-    def __init__(self, network: nn.Module, states: Sequence[State], recipe: Recipe, device: torch.device) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        states: Sequence[State],
+        recipe: Recipe,
+        device: torch.device,
+        mechanism: Mechanism,
+        attack: InnerAttack | None,
+    ) -> None:
         self.count = len(states)
+        self.mechanism = mechanism
+        self.attack = attack or _refuse
         self.precision = recipe.precision
         if recipe.precision == "bfloat16" and device.type != "cuda":
             raise SpecError(f"train: precision bfloat16 needs a CUDA device, got {device}; use float32.")
@@ -175,15 +199,18 @@ class _Program:
             self.buffers = {name: stacked[name] for name, _ in network.named_buffers()}
             self.forward = self._joint_forward
         self.network = network
+        trained = {name: each for name, each in self.parameters.items() if each.requires_grad}
+        decaying = [each for each in trained.values() if getattr(each, "decays", True)]
+        constant = [each for each in trained.values() if not getattr(each, "decays", True)]
         self.optimiser = torch.optim.SGD(
-            self.parameters.values(),
+            [{"params": decaying}, *([{"params": constant, "weight_decay": 0.0}] if constant else [])],
             lr=recipe.learning_rate,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
             fused=True,
         )
         if states[0].momentum:
-            for name, parameter in self.parameters.items():
+            for name, parameter in trained.items():
                 stacked = torch.stack([state.momentum[name] for state in states]).view(parameter.shape)
                 self.optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(stacked)
         self.loss_sum = torch.tensor([state.loss_sum for state in states], dtype=torch.float64, device=device)
@@ -203,11 +230,19 @@ class _Program:
         self.loss_sum.zero_()
         self.seen = 0
 
-    def step(self, images: Tensor, labels: Tensor) -> None:
+    def _losses(self, network: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
         reduced = self.precision == "bfloat16"
         with torch.autocast(images.device.type, torch.bfloat16) if reduced else nullcontext():
-            logits = self.forward(images.to(DTYPES[self.precision]))
-        losses = F.cross_entropy(logits.to(DTYPES[self.precision]), labels, reduction="none").view(self.count, -1)
+            logits = network(images.to(DTYPES[self.precision]))
+        return F.cross_entropy(logits.to(DTYPES[self.precision]), labels, reduction="none")
+
+    def step(self, images: Tensor, labels: Tensor, seed: int) -> None:
+        if self.mechanism == NOTHING:
+            losses = self._losses(self.forward, images, labels).view(self.count, -1)
+        else:
+            objective = self.mechanism.objective(self._losses, Tools(self.attack, seed, self.mechanism.attacked))
+            with undisturbed("training", seed, device=images.device):
+                losses = objective(self.network, images, labels).view(1, -1)
         self.optimiser.zero_grad(set_to_none=True)
         losses.mean(1).sum().backward()
         self.optimiser.step()

@@ -1,0 +1,120 @@
+r"""Parametric noise injection: noise whose strength is learned, in weights, activations or the input.
+
+Source: Rakin, He and Fan (2019), arXiv:1811.09310, equations 3 to 5: :math:`\tilde v = v + \alpha\,\eta`,
+:math:`\eta \sim N(0, \sigma^2)` with :math:`\sigma` the standard deviation of :math:`v`, taken anew at every pass and
+without a gradient; :math:`\alpha` starts at 0.25, is learned, and does not decay. The loss there is half that of clean
+and half that of adversarial images (``half_adversarial``). Noise is drawn at inference too, and while the network is
+attacked.
+In the nervous system: synapses release by chance; the release probability differs between synapses and is learned.
+Departs from the source: adversarial images are made against the true labels, not the network's own answers.
+Matched controls: ``learned=False`` (the same noise, fixed), Gaussian noise on the input (``where="input"``), and the
+same network with the switch off (``active = False``).
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from unperturbed.mechanisms.contract import Loss, Mechanism, Tools, Traits
+from unperturbed.mechanisms.installing import in_front, replace
+from unperturbed.records import SpecError
+
+Where = Literal["weights", "activations", "input"]
+Granularity = Literal["layer", "channel", "element"]
+
+
+class Noise(nn.Module):
+    """A tensor plus Gaussian noise of ``alpha`` times its standard deviation.
+
+    ``active`` is the switch; training and evaluation mode do not change it. ``alpha`` may become negative: its sign
+    means nothing.
+    """
+
+    def __init__(self, shape: tuple[int, ...], alpha: float, *, learned: bool) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.full(shape, alpha), requires_grad=learned)
+        self.alpha.decays = False  # pyright: ignore[reportAttributeAccessIssue] - read by the optimiser
+        self.active = True
+
+    def forward(self, value: Tensor) -> Tensor:
+        """Return the noisy tensor, or the same one where the switch is off."""
+        if not self.active:
+            return value
+        deviation = value.detach().std(correction=0)
+        return value + self.alpha * deviation * torch.randn_like(value)
+
+
+class _NoisyRectifier(nn.Module):
+    def __init__(self, noise: Noise) -> None:
+        super().__init__()
+        self.noise = noise
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.noise(torch.relu(hidden))
+
+
+def noise_injection(
+    *,
+    where: Where = "weights",
+    granularity: Granularity = "layer",
+    alpha: float = 0.25,
+    learned: bool = True,
+) -> Mechanism:
+    """Return noise in every layer of the network.
+
+    Args:
+        where: in the weights of convolutions and full layers, behind every rectifier, or on the image.
+        granularity: one alpha for each layer, each output channel, or each weight; beyond ``layer`` for weights only.
+        alpha: its first value, as a fraction of the standard deviation of what is disturbed.
+        learned: whether it is trained.
+    """
+    if granularity != "layer" and where != "weights":
+        raise SpecError(f"noise_injection: granularity {granularity!r} is defined for weights; {where} take 'layer'")
+
+    def install(network: nn.Module) -> None:
+        if where == "input":
+            in_front(network, "input_noise", Noise((1,), alpha, learned=learned))
+        elif where == "activations":
+            replace(network, nn.ReLU, lambda _: _NoisyRectifier(Noise((1,), alpha, learned=learned)))
+        else:
+            for layer in [each for each in network.modules() if isinstance(each, nn.Conv2d | nn.Linear)]:
+                noise = Noise(_shape(layer.weight, granularity), alpha, learned=learned).to(layer.weight)
+                parametrize.register_parametrization(layer, "weight", noise, unsafe=True)  # the check would draw
+
+    return Mechanism(install=install, traits=Traits(random=True))
+
+
+def half_adversarial(*, eps: float = 8 / 255, steps: int = 7, step_size: float = 0.01) -> Mechanism:
+    """Return the loss of the source: half that of the clean images, half that of adversarial ones.
+
+    Args:
+        eps: radius of the Linf ball, as a fraction of full scale.
+        steps: gradients per image and step of training.
+        step_size: change of intensity per step.
+    """
+
+    def objective(loss: Loss, tools: Tools) -> Loss:
+        def both(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+            worst = tools.worst(network, images, labels, "pgd", eps=eps, steps=steps, step_size=step_size, persist=True)
+            return (loss(network, images, labels) + loss(network, worst, labels)) / 2
+
+        return both
+
+    return Mechanism(objective=objective)
+
+
+def switch(network: nn.Module, *, active: bool) -> None:
+    """Turn all noise of a network on or off."""
+    for layer in network.modules():
+        if isinstance(layer, Noise):
+            layer.active = active
+
+
+def _shape(weight: Tensor, granularity: Granularity) -> tuple[int, ...]:
+    if granularity == "layer":
+        return (1,) * weight.ndim
+    if granularity == "channel":
+        return (len(weight), *(1,) * (weight.ndim - 1))
+    return tuple(weight.shape)

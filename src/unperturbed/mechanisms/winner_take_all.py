@@ -1,0 +1,138 @@
+r"""Stochastic local winner-take-all: units compete in blocks, and the winner is drawn.
+
+Source: Panousis, Chatzis and Theodoridis (2021), arXiv:2112.02671, and the authors' PyTorch code. In a block of U units
+with activations :math:`h_u`, :math:`y_u = \xi_u h_u` with :math:`\xi \sim \mathrm{Categorical}(\mathrm{softmax}(h))`,
+relaxed to :math:`\xi = \mathrm{softmax}((h + G) / T)`, G drawn from the Gumbel distribution (Jang et al. 2017,
+arXiv:1611.01144). T = 0.67 while training, 0.01 when deployed, still drawn. The divergence
+:math:`\sum_u q_u (\log q_u + \log U)` of each block from a uniform choice may be added to the loss; the authors' code
+computes it and does not add it, hence ``kl = 0``.
+In the nervous system: inhibitory interneurons shared by neighbouring cells; what would count against the analogy is
+that the choice there does not become sharper by a factor of 67 when learning ends.
+Departs from the source: without the binary mask of the Indian buffet prior.
+Matched controls: ``mode="argmax"`` (no chance), ``mode="expected"`` (no chance, smooth), and the rectified network with
+the same weights.
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unperturbed.mechanisms.contract import Loss, Mechanism, Tools, Traits
+from unperturbed.mechanisms.installing import replace
+from unperturbed.records import SpecError
+
+Mode = Literal["sampled", "straight-through", "expected", "argmax"]
+TINY = 1e-20
+
+
+class WinnerTakeAll(nn.Module):
+    """Blocks of ``units`` neighbouring channels, one winner in each at every position; parameters: none.
+
+    ``temperature`` and ``mode`` are plain attributes: training and evaluation mode change neither.
+    """
+
+    def __init__(self, units: int, temperature: float, mode: Mode) -> None:
+        super().__init__()
+        self.units = units
+        self.temperature = temperature
+        self.mode: Mode = mode
+        self.divergence: Tensor | None = None  # of the last pass in training mode, per image (nats)
+
+    def forward(self, hidden: Float[Tensor, "batch channels ..."]) -> Float[Tensor, "batch channels ..."]:
+        """Return the winners' activations; of losers, 0 or nearly so."""
+        if hidden.shape[1] % self.units:
+            raise SpecError(
+                f"winner-take-all: {hidden.shape[1]} channels cannot be divided into blocks of {self.units}; "
+                "choose units that divide every layer"
+            )
+        blocks = hidden.unflatten(1, (-1, self.units))
+        if self.training:
+            log_q = F.log_softmax(blocks, dim=2)
+            self.divergence = (log_q.exp() * (log_q + torch.tensor(self.units).log())).flatten(1).sum(dim=1)
+        return (self._winners(blocks) * blocks).flatten(1, 2)
+
+    def _winners(self, blocks: Tensor) -> Tensor:
+        if self.mode == "expected":
+            return F.softmax(blocks / self.temperature, dim=2)
+        if self.mode == "argmax":
+            return torch.zeros_like(blocks).scatter(2, blocks.argmax(dim=2, keepdim=True), 1.0)
+        gumbel = -torch.log(-torch.log(torch.rand_like(blocks).clamp_min(TINY)) + TINY)
+        soft = F.softmax((blocks + gumbel) / self.temperature, dim=2)
+        if self.mode == "sampled":
+            return soft
+        hard = torch.zeros_like(soft).scatter(2, soft.argmax(dim=2, keepdim=True), 1.0)
+        return hard + soft - soft.detach()
+
+
+def winner_take_all(
+    *,
+    units: int = 2,
+    temperature: float = 0.67,
+    deployed_temperature: float = 0.01,
+    attacked_temperature: float | None = None,
+    mode: Mode = "sampled",
+    kl: float = 0.0,
+) -> Mechanism:
+    """Return the mechanism that puts local competition in place of every rectifier.
+
+    Args:
+        units: competitors in a block; divides the channels of every layer.
+        temperature: while training.
+        deployed_temperature: once trained.
+        attacked_temperature: while the network is attacked during training; ``None``: the deployed one, as in the
+            authors' code, where the gradient of the attack is noise. 0.67 gives the attack a gradient.
+        mode: how winners are chosen; ``sampled`` is the published one.
+        kl: weight of the divergence in the loss, summed over blocks; 1 / (number of training images) for the ELBO.
+
+    Raises:
+        SpecError: when an image passes, if ``units`` does not divide the channels of a layer.
+    """
+    if units < 2 or not min(temperature, deployed_temperature) > 0:
+        raise SpecError(
+            "winner-take-all: expected at least 2 units and temperatures above 0; "
+            f"got {units}, {temperature:g} and {deployed_temperature:g}"
+        )
+    hot = deployed_temperature if attacked_temperature is None else attacked_temperature
+
+    def install(network: nn.Module) -> None:
+        replace(network, nn.ReLU, lambda _: WinnerTakeAll(units, temperature, mode))
+
+    def objective(loss: Loss, _tools: Tools) -> Loss:
+        if kl == 0:
+            return loss
+
+        def with_divergence(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+            losses = loss(network, images, labels)
+            return losses + kl * sum(layer.divergence for layer in _layers(network) if layer.divergence is not None)
+
+        return with_divergence
+
+    @contextmanager
+    def attacked(network: nn.Module) -> Generator[None]:
+        _set_temperature(network, hot)
+        try:
+            yield
+        finally:
+            _set_temperature(network, temperature)
+
+    def finish(network: nn.Module) -> None:
+        _set_temperature(network, deployed_temperature)
+
+    drawn = mode in ("sampled", "straight-through")
+    return Mechanism(
+        install, objective, attacked, finish, Traits(random=drawn, shattered=not drawn and mode == "argmax")
+    )
+
+
+def _layers(network: nn.Module) -> list[WinnerTakeAll]:
+    return [layer for layer in network.modules() if isinstance(layer, WinnerTakeAll)]
+
+
+def _set_temperature(network: nn.Module, temperature: float) -> None:
+    for layer in _layers(network):
+        layer.temperature = temperature

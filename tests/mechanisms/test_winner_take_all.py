@@ -1,0 +1,98 @@
+import pytest
+import torch
+from torch import nn
+
+from unperturbed.mechanisms.winner_take_all import WinnerTakeAll, winner_take_all
+from unperturbed.records import SpecError
+from unperturbed.tensors.streams import undisturbed
+
+
+@pytest.mark.parametrize("units", [2, 4])
+def test_winners_are_drawn_with_the_probabilities_of_the_softmax(units):
+    layer = WinnerTakeAll(units, 0.01, "straight-through").eval()
+    hidden = torch.linspace(0.5, 2.5, units).expand(20_000, units).clone()
+    with undisturbed("winners"):
+        won = (layer(hidden) / hidden).mean(dim=0)
+    expected = hidden[0].softmax(dim=0)
+    error = (expected * (1 - expected) / 20_000).sqrt()
+    assert ((won - expected).abs() < 4 * error).all()
+
+
+def test_a_soft_winner_at_a_low_temperature_is_nearly_alone_and_at_a_high_one_is_not():
+    hidden = torch.randn(500, 8, generator=torch.Generator().manual_seed(0))
+    with undisturbed("temperature"):
+        cold = WinnerTakeAll(2, 0.01, "sampled")(hidden) / hidden
+        warm = WinnerTakeAll(2, 5.0, "sampled")(hidden) / hidden
+    assert (cold.unflatten(1, (-1, 2)).amax(dim=2) > 0.99).double().mean() > 0.97
+    assert (warm.unflatten(1, (-1, 2)).amax(dim=2) > 0.99).double().mean() < 0.1
+
+
+def test_competition_is_at_every_position_apart_and_shares_sum_to_one():
+    hidden = torch.randn(3, 6, 4, 5, generator=torch.Generator().manual_seed(0))
+    out = WinnerTakeAll(2, 1.0, "argmax")(hidden)
+    assert out.shape == hidden.shape
+    pairs, won = hidden.unflatten(1, (3, 2)), out.unflatten(1, (3, 2))
+    torch.testing.assert_close(won.sum(dim=2), pairs.amax(dim=2))
+    assert ((won != 0).sum(dim=2) == 1).all()
+
+
+def test_the_expectation_is_the_softmax():
+    hidden = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    shares = (hidden.unflatten(1, (3, 2)) / 0.67).softmax(dim=2).flatten(1)
+    torch.testing.assert_close(WinnerTakeAll(2, 0.67, "expected")(hidden), shares * hidden)
+
+
+def test_modes_of_the_module_change_neither_temperature_nor_chance():
+    layer = WinnerTakeAll(2, 0.67, "sampled")
+    assert layer.train().temperature == layer.eval().temperature == 0.67
+    hidden = torch.ones(5, 4)
+    assert not torch.equal(layer(hidden), layer(hidden))
+
+
+def test_the_divergence_is_that_of_the_choice_from_a_uniform_one():
+    layer = WinnerTakeAll(2, 0.67, "sampled").train()
+    layer(torch.zeros(3, 4))
+    torch.testing.assert_close(layer.divergence, torch.zeros(3), rtol=0, atol=1e-6)
+    layer(torch.tensor([[100.0, 0.0, 100.0, 0.0]]))
+    torch.testing.assert_close(layer.divergence, torch.tensor([2 * torch.tensor(2.0).log()]))
+
+
+def test_the_gradient_of_the_deployed_network_is_noise_and_that_of_the_training_temperature_is_not():
+    network = nn.Sequential(*(layer for _ in range(6) for layer in (nn.Linear(32, 32), nn.ReLU())), nn.Linear(32, 5))
+    mechanism = winner_take_all()
+    mechanism.install(network)
+    images = torch.randn(20, 32, generator=torch.Generator().manual_seed(0))
+
+    def agreement():
+        signs = []
+        with undisturbed("coherence"):
+            for _ in range(20):
+                moved = images.clone().requires_grad_()
+                signs.append(torch.autograd.grad(network(moved)[:, 0].sum(), moved)[0].sign())
+        return torch.stack(signs).mean(dim=0).abs().mean()
+
+    warm = agreement()
+    mechanism.finish(network)
+    assert agreement() < warm - 0.1
+
+
+def test_the_temperature_while_attacked_ends_with_the_attack():
+    network = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    mechanism = winner_take_all(attacked_temperature=0.3)
+    mechanism.install(network)
+    with mechanism.attacked(network):
+        assert network[1].temperature == 0.3
+    assert network[1].temperature == 0.67
+    mechanism.finish(network)
+    assert network[1].temperature == 0.01
+
+
+def test_bad_settings_are_one_line():
+    with pytest.raises(SpecError, match="at least 2 units"):
+        winner_take_all(units=1)
+    network = nn.Sequential(nn.Linear(4, 6), nn.ReLU())
+    winner_take_all(units=4).install(network)
+    with pytest.raises(SpecError, match="6 channels cannot be divided into blocks of 4"):
+        network(torch.zeros(1, 4))
+    with pytest.raises(SpecError, match="network with ReLU modules"):
+        winner_take_all().install(nn.Sequential(nn.Linear(4, 6)))
