@@ -18,7 +18,6 @@ from unperturbed.records import SpecError
 
 ORDER = {"linf": torch.inf, "l2": 2, "l1": 1}
 NOISE = ("uniform_noise", "gaussian_noise")  # do not ask the classifier
-ON_THE_BOUNDARY = ("deepfool", "fab", "fab_targeted")
 WITHOUT_GRADIENTS = (*NOISE, "noise_search", "square")
 
 
@@ -104,10 +103,7 @@ def test_gradients_are_as_strong_in_other_types(digits, name, norm, dtype, attac
     here = _broken(attack, name, network, images, labels, norm=norm)
     there = _broken(attack, name, other, others, labels, norm=norm)
     assert int(here.sum()) >= 4
-    enough = int(there.sum()) >= int(here.sum()) - 2  # of 40: images and logits have 8 bits, and some margins are less
-    if not enough and dtype == torch.bfloat16 and name in ON_THE_BOUNDARY:
-        pytest.xfail(f"{name} stands still where two logits of 8 bits are equal: {int(there.sum())} of 40 are broken")
-    assert enough
+    assert int(there.sum()) >= int(here.sum()) - 2  # of 40: images and logits have 8 bits, and some margins are less
 
 
 @every

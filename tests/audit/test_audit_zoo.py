@@ -19,7 +19,7 @@ SEEDS = range(5)
 
 @pytest.mark.parametrize("name", list(ILLUSIONS))
 def test_planted_illusions_are_flagged_and_broken(name):
-    planted = ILLUSIONS[name]()
+    planted = ILLUSIONS[name]().on(100)
     found = audit(
         planted.classifier, planted.images, planted.labels, norm=planted.norm, eps=planted.eps, budget="quick"
     )

@@ -156,7 +156,7 @@ class _Search:
 
     def _sizes(self, active: Tensor) -> Tensor:
         """Return the step size of each image: no step is longer than a tenth of the nearest distance found so far."""
-        intensities = self.start[0].numel()  # each moves by at most half the step size, in radians
+        intensities = self.start.shape[1:].numel()  # each moves by at most half the step size, in radians
         longest = 2 * STRIDE * self.nearest.distance[self.nearest.rows[active]] / math.sqrt(intensities)
         return longest.clamp_max(self.step_size)
 

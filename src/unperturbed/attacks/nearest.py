@@ -144,7 +144,7 @@ def boundary(
     if rivals is None or rivals.shape[1] == 1:
         towards = None if rivals is None else rivals[:, 0]
         seen = slope(classifier, points, nearest.labels, loss="margin", targets=nearest.targets, towards=towards)
-        return Boundary(seen.losses, seen.losses.value.double(), nearest.gradient(seen.gradient()))
+        return Boundary(seen.losses, seen.losses.value.double() - _rounding(seen), nearest.gradient(seen.gradient()))
     held: list[Tensor] = []
 
     def holding(images: Tensor) -> Tensor:
@@ -174,7 +174,17 @@ def _first_of_many(nearest: Nearest, seen: Slope, logits: Tensor, rivals: Tensor
         nearer = distance.nan_to_num(nan=torch.inf) < best
         best, value = torch.where(nearer, distance, best), torch.where(nearer, values[:, place], value)
         chosen = torch.where(nearer.view(-1, 1, 1, 1), gradient, chosen)
-    return Boundary(seen.losses, value, chosen)
+    return Boundary(seen.losses, value - _rounding(seen), chosen)
+
+
+def _rounding(seen: Slope) -> Float[Tensor, " batch"]:
+    """Return by how much rounding may hide a margin: in types of 8 or 11 bits, two logits are equal before they are.
+
+    Aimed at without this, such a boundary is never crossed.
+    """
+    if seen.images.dtype not in (torch.bfloat16, torch.float16):
+        return torch.zeros(len(seen.logits), dtype=torch.float64, device=seen.logits.device)
+    return torch.finfo(seen.images.dtype).eps * seen.logits.abs().amax(dim=1).double()
 
 
 def onto(points: Images, gradient: Images, value: Float[Tensor, " batch"], *, norm: str) -> Images:

@@ -56,9 +56,21 @@ class Illusion:
     labels: Tensor
     norm: str
     eps: float
-    knowing: Callable[[], float]
+    attack: Callable[[Tensor, Tensor], float]  # (images, labels) to the accuracy that is left
     expected_flags: tuple[str, ...]
     random: bool = False
+
+    def knowing(self) -> float:
+        return _left(self.attack, self.images, self.labels)
+
+    def on(self, count: int) -> "Illusion":
+        """The same on the first ``count`` images."""
+        return replace(self, images=self.images[:count], labels=self.labels[:count])
+
+
+@cache
+def _left(attack: Callable[[Tensor, Tensor], float], images: Tensor, labels: Tensor) -> float:
+    return attack(images, labels)
 
 
 @cache
@@ -88,8 +100,7 @@ def _illusion(
 ) -> Illusion:
     images, labels = audited()
     attack = partial(robust, surrogate=surrogate, draws=draws, votes=25 if random else 1)
-    knowing = cache(partial(attack, classifier, images, labels))
-    return Illusion("", classifier, images, labels, NORM, EPS, knowing, expected_flags, random)
+    return Illusion("", classifier, images, labels, NORM, EPS, partial(attack, classifier), expected_flags, random)
 
 
 def quantised_input() -> Illusion:
