@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -50,7 +52,7 @@ def test_modes_of_the_module_change_neither_temperature_nor_chance():
 
 
 def test_the_divergence_is_that_of_the_choice_from_a_uniform_one():
-    layer = WinnerTakeAll(2, 0.67, "sampled").train()
+    layer = WinnerTakeAll(2, 0.67, "sampled", watched=True).train()
     layer(torch.zeros(3, 4))
     torch.testing.assert_close(layer.divergence, torch.zeros(3), rtol=0, atol=1e-6)
     layer(torch.tensor([[100.0, 0.0, 100.0, 0.0]]))
@@ -96,3 +98,17 @@ def test_bad_settings_are_one_line():
         network(torch.zeros(1, 4))
     with pytest.raises(SpecError, match="network with ReLU modules"):
         winner_take_all().install(nn.Sequential(nn.Linear(4, 6)))
+
+
+def test_the_divergence_enters_the_loss_and_leaves_nothing_behind():
+    network = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    mechanism = winner_take_all(kl=0.5)
+    mechanism.install(network)
+    with torch.no_grad():
+        network[0].weight.zero_()
+        network[0].bias.copy_(torch.tensor([100.0, 0.0, 0.0, 0.0]))  # one choice is certain, one is open
+    loss = mechanism.objective(lambda network, images, _: network(images).sum(dim=1) * 0, None)
+    losses = loss(network.train(), torch.zeros(3, 4), None)
+    torch.testing.assert_close(losses, 0.5 * torch.tensor(2.0).log().expand(3))
+    assert network[1].divergence is None
+    copy.deepcopy(network)

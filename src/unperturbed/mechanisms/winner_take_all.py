@@ -36,12 +36,13 @@ class WinnerTakeAll(nn.Module):
     ``temperature`` and ``mode`` are plain attributes: training and evaluation mode change neither.
     """
 
-    def __init__(self, units: int, temperature: float, mode: Mode) -> None:
+    def __init__(self, units: int, temperature: float, mode: Mode, *, watched: bool = False) -> None:
         super().__init__()
         self.units = units
         self.temperature = temperature
         self.mode: Mode = mode
-        self.divergence: Tensor | None = None  # of the last pass in training mode, per image (nats)
+        self.watched = watched
+        self.divergence: Tensor | None = None  # of a watched pass in training mode, per image (nats), until it is taken
 
     def forward(self, hidden: Float[Tensor, "batch channels ..."]) -> Float[Tensor, "batch channels ..."]:
         """Return the winners' activations; of losers, 0 or nearly so."""
@@ -51,7 +52,7 @@ class WinnerTakeAll(nn.Module):
                 "choose units that divide every layer"
             )
         blocks = hidden.unflatten(1, (-1, self.units))
-        if self.training:
+        if self.watched and self.training:
             log_q = F.log_softmax(blocks, dim=2)
             self.divergence = (log_q.exp() * (log_q + torch.tensor(self.units).log())).flatten(1).sum(dim=1)
         return (self._winners(blocks) * blocks).flatten(1, 2)
@@ -100,7 +101,7 @@ def winner_take_all(
     hot = deployed_temperature if attacked_temperature is None else attacked_temperature
 
     def install(network: nn.Module) -> None:
-        replace(network, nn.ReLU, lambda _: WinnerTakeAll(units, temperature, mode))
+        replace(network, nn.ReLU, lambda _: WinnerTakeAll(units, temperature, mode, watched=kl > 0))
 
     def objective(loss: Loss, _tools: Tools) -> Loss:
         if kl == 0:
@@ -108,7 +109,11 @@ def winner_take_all(
 
         def with_divergence(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
             losses = loss(network, images, labels)
-            return losses + kl * sum(layer.divergence for layer in _layers(network) if layer.divergence is not None)
+            for layer in _layers(network):
+                if layer.divergence is not None:
+                    losses = losses + kl * layer.divergence
+                    layer.divergence = None  # a graph that stayed would keep the network from being copied
+            return losses
 
         return with_divergence
 
