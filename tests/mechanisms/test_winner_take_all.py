@@ -59,25 +59,6 @@ def test_the_divergence_is_that_of_the_choice_from_a_uniform_one():
     torch.testing.assert_close(layer.divergence, torch.tensor([2 * torch.tensor(2.0).log()]))
 
 
-def test_the_gradient_of_the_deployed_network_is_noise_and_that_of_the_training_temperature_is_not():
-    network = nn.Sequential(*(layer for _ in range(6) for layer in (nn.Linear(32, 32), nn.ReLU())), nn.Linear(32, 5))
-    mechanism = winner_take_all()
-    mechanism.install(network)
-    images = torch.randn(20, 32, generator=torch.Generator().manual_seed(0))
-
-    def agreement():
-        signs = []
-        with undisturbed("coherence"):
-            for _ in range(20):
-                moved = images.clone().requires_grad_()
-                signs.append(torch.autograd.grad(network(moved)[:, 0].sum(), moved)[0].sign())
-        return torch.stack(signs).mean(dim=0).abs().mean()
-
-    warm = agreement()
-    mechanism.finish(network)
-    assert agreement() < warm - 0.1
-
-
 def test_the_temperature_while_attacked_ends_with_the_attack():
     network = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
     mechanism = winner_take_all(attacked_temperature=0.3)
