@@ -38,4 +38,6 @@ def test_honest_networks_are_not_flagged(name, seed):
     )
     assert found.fired == ()
     assert found.verdict == "trustworthy"
+    # A distance is measured in float32, and the curve must not lose an image that was broken at the edge of the ball.
+    assert {point.eps: point.accuracy for point in found.curve}[honest.eps] == pytest.approx(found.robust_accuracy)
     assert found.suite_accuracy - found.robust_accuracy <= 0.02  # nothing was left for anything adaptive to find

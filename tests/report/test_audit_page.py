@@ -105,7 +105,7 @@ def test_the_page_says_everything_in_order(tmp_path):
         "8/255 0.0%", "25% of the images 0.00215",
         "adaptive, through temperature x67 (0.01 to 0.67) 0.4% (76.4%) 380 (382) 371", "4 of 17 checks fired",
         "answered C10: random answers", audit["flags"][8]["says"], "Measured by five runs on the same images.",
-        "Attack the expectation. 0.83 (0.0001)", "clear C1: more steps still help", "2 checks that do not apply",
+        "Remedy: Attack the expectation. 0.83 (0.0001)", "clear C1: more steps still help", "2 checks that do not apply",
         "C7: transfer beats white box", "temperature x10", "86.0% 0.050 0.204 (0.176) not attacked",
         "one draw: mean ± SD over 20 draws 84.2% ± 0.6% 0.2% ± 0.2%", "majority of 20 draws 85.2% 0.0%",
         "class 0 becomes 3", f"original class 0 change {TIMES} 10 pgd adversarial called 3", "the whole audit 48.7 s",
@@ -208,8 +208,10 @@ def test_open_doubts_come_first():
     rows = flags_view([flag for flag in audit["flags"] if flag["applies"]]).rows
     assert [row.cells[0].text for row in rows[:3]] == ["open", "answered", "clear"]
     assert rows[0].cells[0].below == ("C1: more steps still help",)
-    assert "Use more steps." in rows[0].cells[1].below
-    assert "Look at the gradients." not in {line for row in rows for line in row.cells[1].below}  # C3 did not fire
+    assert "Remedy: Use more steps." in rows[0].cells[1].below
+    assert "Remedy: Look at the gradients." not in {
+        line for row in rows for line in row.cells[1].below
+    }  # C3 did not fire
 
 
 def test_pictures_are_the_images_and_the_magnified_change():

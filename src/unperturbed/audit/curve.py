@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from unperturbed.attacks.inputs import ROUND_OFF
 from unperturbed.audit.case import Case, Guide
 from unperturbed.audit.record import Point
 from unperturbed.measures import robustness
@@ -40,7 +41,7 @@ def curve(case: Case, guide: Guide | None) -> Curve:
     for radius in radii[1:]:
         if radius != case.eps:  # at eps itself everything has been tried already
             _within(case, guide, critical, radius)
-    points = tuple(Point(radius, float((critical > radius + 1e-9).double().mean())) for radius in radii)
+    points = tuple(Point(radius, float((critical > radius + ROUND_OFF).double().mean())) for radius in radii)
     area = None
     if points[0].accuracy > 0:
         area = float(robustness([point.eps for point in points], [point.accuracy for point in points]))
@@ -60,7 +61,7 @@ def _smallest(case: Case, guide: Guide | None, critical: Tensor) -> None:
 
 
 def _within(case: Case, guide: Guide | None, critical: Tensor, radius: float) -> None:
-    rows = (critical > radius + 1e-9).nonzero().squeeze(1)
+    rows = (critical > radius + ROUND_OFF).nonzero().squeeze(1)
     if len(rows) == 0:
         return
     try:

@@ -108,7 +108,8 @@ def flags(audit: Mapping[str, Any]) -> Table | None:
     for row in fired:
         state = ("answered", "yellow") if row["resolved"] else ("open", "red")
         words = Text(f"{row['name']} ({state[0]}). {row['says']}")
-        words.append(f" {row['remedy']}", style="dim")
+        if row["remedy"]:
+            words.append(f" Remedy: {row['remedy']}.", style="dim")
         table.add_row(Text(row["id"], style=f"bold {state[1]}"), words)
     return table
 

@@ -282,7 +282,8 @@ def flags_view(flags: Sequence[Audit]) -> View:
 def labelled(flag: Audit) -> tuple[str, ...]:
     """Return how a check was measured and, if it fired, what was or should be done."""
     evidence = f"Measured by {flag['evidence']}." if flag["evidence"] else ""
-    return tuple(filter(None, (evidence, flag["remedy"] if flag["fired"] else "")))
+    remedy = f"Remedy: {flag['remedy'].rstrip('.')}." if flag["fired"] and flag["remedy"] else ""
+    return tuple(filter(None, (evidence, remedy)))
 
 
 def idle_view(flags: Sequence[Audit]) -> View:

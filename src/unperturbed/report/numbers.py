@@ -122,6 +122,6 @@ def radius(eps: float) -> str:
     ('0.3', '8/255', '0.0125', '0')
     """
     steps = eps * 255
-    if 0 < steps < 33 and math.isclose(steps, round(steps), abs_tol=1e-6):
+    if 0 < steps < 33 and math.isclose(steps, round(steps), abs_tol=1e-4):
         return f"{round(steps)}/255"
     return f"{eps:.4g}"
