@@ -54,10 +54,11 @@ def study(tmp_path_factory):
     return lab.load(str(path))
 
 
-def _tables(study, folder, stop_after=None):
+def _tables(study, folder, stop_after=None, **options):
     looks = iter(range(10**9))
     with Ledger.open(folder) as ledger:
-        options = {} if stop_after is None else {"stopped": lambda: next(looks) >= stop_after}
+        if stop_after is not None:
+            options["stopped"] = lambda: next(looks) >= stop_after
         try:
             lab.run(study, ledger, device=torch.device("cpu"), command="test", **options)
         except lab.Stopped:
@@ -83,3 +84,9 @@ def test_what_is_attacked_through_a_copy_is_judged_as_deployed(study, tmp_path):
             gap = abs(clean[condition, seed, "own"] - clean[condition, seed, "through"])
             assert gap <= (0.2 if condition == "competition" else 0)
     assert {m.measure for m in measurements if m.attack == "through"} >= {"A_8_255", "f0"}
+
+
+def test_networks_with_a_mechanism_train_one_by_one_whatever_is_asked(study, tmp_path):
+    asked = _tables(study, tmp_path / "asked", vectorised=True)
+    curves = {point for point in asked[0] if point.condition == "competition"}
+    assert curves == {point for point in _tables(study, tmp_path / "not")[0] if point.condition == "competition"}

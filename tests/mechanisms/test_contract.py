@@ -141,3 +141,13 @@ def test_every_file_of_the_folder_is_listed():
     listed = {inspect.getmodule(function).__file__ for function in MECHANISMS.values()}
     apart = {"__init__.py", "contract.py", "installing.py"}
     assert {str(path) for path in folder.glob("*.py") if path.name not in apart} == listed
+
+
+@pytest.mark.parametrize("name", ["adversarial-training", "trades", "label-smoothing"])
+def test_a_recipe_in_float64_trains_in_float64(name):
+    mechanism = mechanisms.build([Spec(name=name)])
+    network = _network(mechanism)
+    recipe = Recipe(epochs=1, batch_size=1300, precision="float64")
+    split = load(Spec(name="digits")).train
+    (state,) = train(network, [begin(network)], split, recipe, seeds=[0], until=1, mechanism=mechanism, attack=_attack)
+    assert all(value.dtype == torch.float64 for value in state.weights.values())

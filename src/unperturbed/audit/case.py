@@ -133,7 +133,7 @@ class Case:
 
         def work(part: slice) -> int:
             self.stopped()
-            before = self.deployed.forwards + self.deployed.backwards
+            before = sum(self.passes)
             chosen = rows[part]
             try:
                 found = attack(classifier, self.images[chosen], self.labels[chosen], seed, norm=self.norm, **settings)
@@ -142,7 +142,7 @@ class Case:
                     raise
                 raise SpecError(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
             parts.append(found)
-            return self.deployed.forwards + self.deployed.backwards - before
+            return sum(self.passes) - before
 
         in_batches(len(rows), work, batch_size=RANDOM_BATCH if self.random else self.batch_size)
         return torch.cat(parts) if parts else self.images[rows]

@@ -144,9 +144,9 @@ def _train_all(lanes: Sequence[dict[int, TrainingStage]], station: Station) -> i
     network = _untrained(first)
     split = station.datasets[first.data.canonical()].train.to(machine.device)
     batches = -(-len(split) // first.recipe.batch_size)
-    together = (
-        choose_vectorised(network, machine.device, mechanism) if machine.vectorised is None else machine.vectorised
-    )
+    together = choose_vectorised(network, machine.device, mechanism)
+    if machine.vectorised is not None and mechanism == mechanisms.NOTHING:
+        together = machine.vectorised
     groups: dict[object, tuple[list[int], list[dict[int, TrainingStage]]]] = {}
     for number, epochs in missing.items():
         if epochs:  # who trains together does not depend on where a run was killed: a group is recorded as one

@@ -242,7 +242,7 @@ class _Program:
         else:
             objective = self.mechanism.objective(self._losses, Tools(self.attack, seed, self.mechanism.attacked))
             with undisturbed("training", seed, device=images.device):
-                losses = objective(self.network, images, labels).view(1, -1)
+                losses = objective(self.network, images.to(DTYPES[self.precision]), labels).view(1, -1)
         self.optimiser.zero_grad(set_to_none=True)
         losses.mean(1).sum().backward()
         self.optimiser.step()
