@@ -26,7 +26,7 @@ from unperturbed.attacks.classifier import Classifier, Losses, Slope, losses, pr
 from unperturbed.attacks.contract import pure
 from unperturbed.attacks.inputs import ROUND_OFF
 from unperturbed.attacks.objectives import Loss, objective
-from unperturbed.attacks.problem import Images, Problem
+from unperturbed.attacks.problem import Images, Problem, together
 from unperturbed.records import SpecError
 from unperturbed.tensors.norms import length, project, steepest
 
@@ -123,10 +123,12 @@ def apgd_targeted(
     eot: int = 1,
     decide: Decision = "mean",
     mask: Tensor | None = None,
+    at_once: int | None = None,
 ) -> Float[Tensor, "batch channel height width"]:
     """Return the worst images found within ``eps`` of ``images``, climbing towards one wrong class after the other.
 
-    Any wrong class is a success. An image costs at most what ``apgd`` costs, for every class.
+    Any wrong class is a success. An image costs at most what ``apgd`` costs, for every class. When few images are left,
+    several classes are tried at once, and the first of them that succeeds decides, as if they had waited for it.
 
     Args:
         classifier: images in [0, 1] to logits; not modified, not switched to another mode.
@@ -144,6 +146,7 @@ def apgd_targeted(
         eot: as in ``apgd``.
         decide: as in ``apgd``.
         mask: 1 where an intensity may change, else 0; broadcast to the images; ``None``: everywhere.
+        at_once: rows of a batch for the classes of few images; no result depends on it. ``None``: as many as images.
 
     Returns:
         As ``apgd``; where nothing was misclassified, the one in which a wrong class comes nearest to the true one.
@@ -159,10 +162,16 @@ def apgd_targeted(
     logits = _mean_logits(classifier, images, labels, plan.draws)
     likely = logits.scatter(1, labels.long().unsqueeze(1), -torch.inf).argsort(dim=1, descending=True, stable=True)
     problem.keep(images, losses(logits, labels, loss=SHARED))
-    for rank in range(min(target_classes, logits.shape[1] - 1)):
+    rank, last = 0, min(target_classes, logits.shape[1] - 1)
+    while rank < last and not (problem.finished or eps == 0):
+        many = together(len(problem.rows), at_once or len(images), most=last - rank)
+        split = problem.split(many)
+        towards = likely[problem.rows, rank : rank + many].flatten()
         for restart in range(restarts):
-            if not (problem.finished or eps == 0):
-                _run(classifier, problem, plan, likely[problem.rows, rank], "start towards", rank, restart)
+            if not split.finished:
+                _run(classifier, split, plan, towards[split.rows], "start towards", rank, restart)
+        problem.join(split)
+        rank += many
     return problem.images
 
 
@@ -319,10 +328,16 @@ class _Tracker:
             self.problem.keep(self._points, Losses(nothing, self._broken))
 
 
-def _run(classifier: Classifier, problem: Problem, plan: _Plan, towards: Tensor | None, *purpose: int | str) -> None:
+def _run(
+    classifier: Classifier, problem: Problem, plan: _Plan, towards: Tensor | None, name: str, *purpose: int
+) -> None:
     """Climb once from one start; in stages for l1, of which only the last one is inside the ball."""
     tracker = _Tracker(classifier, problem, plan)
-    offset = _start(problem, plan, *purpose)
+    offset = _start(problem, plan, name, *purpose)
+    lane = problem.rows % problem.lanes
+    for ahead in range(1, problem.lanes):
+        rank, restart = purpose
+        offset = _where(lane == ahead, _start(problem, plan, name, rank + ahead, restart), offset)
     for radius, steps in plan.stages:
         offset = offset if plan.norm != "l1" else _project(problem, offset, norm="l1", eps=radius)
         ascent = _ascend(tracker, plan, offset, radius, steps, towards)

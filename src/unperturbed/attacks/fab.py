@@ -24,6 +24,7 @@ from unperturbed.attacks.classifier import Classifier
 from unperturbed.attacks.contract import pure
 from unperturbed.attacks.inputs import check_eps
 from unperturbed.attacks.nearest import Boundary, Images, Nearest, boundary, onto
+from unperturbed.attacks.problem import outrun, together
 from unperturbed.records import SpecError
 from unperturbed.tensors.norms import length, wide
 from unperturbed.tensors.streams import Streams
@@ -102,11 +103,13 @@ def fab_targeted(
     beta: float = 0.9,
     within: float | int | None = None,
     mask: Tensor | None = None,
+    at_once: int | None = None,
 ) -> Float[Tensor, "batch channel height width"]:
     """Return the nearest broken point found for every image, by the most likely wrong classes one after the other.
 
     For each image at most ``2 * steps`` forwards and ``steps`` backwards for every class and restart, and 11 forwards;
-    1 forward for one that is broken from the start.
+    1 forward for one that is broken from the start. When few images are left, several classes are tried at once unless
+    there are restarts, whose starts depend on what was found before; nothing depends on that.
 
     Args:
         classifier: images in [0, 1] to logits; not modified, not switched to another mode.
@@ -123,6 +126,7 @@ def fab_targeted(
         beta: as in ``fab``.
         within: as in ``fab``.
         mask: 1 where an intensity may change, else 0; broadcast to the images; ``None``: everywhere.
+        at_once: rows of a batch for the classes of few images; no result depends on it. ``None``: as many as images.
 
     Returns:
         Images of the same type in [0, 1], misclassified; the image itself where nothing was found.
@@ -135,10 +139,16 @@ def fab_targeted(
     if target_classes < 1:
         raise SpecError(f"fab_targeted: expected target_classes of at least 1; got {target_classes}")
     nearest = Nearest(classifier, images, labels, norm=norm, mask=mask)
-    for rank in range(min(target_classes, nearest.rivals.shape[1])):
+    rank, last = 0, min(target_classes, nearest.rivals.shape[1])
+    while rank < last and not nearest.finished:
+        many = 1 if restarts > 1 else together(len(nearest.rows), at_once or len(images), most=last - rank)
+        split = nearest if many == 1 else nearest.split(many)
         for restart in range(restarts):
-            start = _start(nearest, plan, seed, restart, rank)
-            _run(classifier, nearest, plan, nearest.rivals[:, rank : rank + 1], start)
+            lane = (rank + split.rows % many).unsqueeze(1)
+            _run(classifier, split, plan, split.rivals.gather(1, lane), _start(split, plan, seed, restart, rank))
+        if many > 1:
+            nearest.join(split, within=within)
+        rank += many
     nearest.draw_in(classifier)
     return nearest.images
 
@@ -197,7 +207,9 @@ def _run(
         offset = nearest.offset(points)
         offset = torch.where(looked.broken.view(-1, 1, 1, 1), plan.beta * offset, offset)
         if plan.within is not None and bool((nearest.best() <= plan.within).any()):
-            left = (nearest.best() > plan.within).nonzero().squeeze(1)
+            done = nearest.best() <= plan.within
+            done = done if nearest.lanes == 1 else done | outrun(nearest.rows, done, lanes=nearest.lanes)
+            left = (~done).nonzero().squeeze(1)
             nearest.leave(left)
             offset, rivals = offset[left], None if rivals is None else rivals[left]
 

@@ -2,6 +2,7 @@
 boundary between two classes as it looks from a point, and the smallest step onto it that stays in the box.
 """
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -34,6 +35,7 @@ class Nearest:
         self.images = images.clone().clamp_(0, 1)  # of all
         self.distance = torch.full((len(images),), torch.inf, dtype=torch.float64, device=images.device)  # of all
         self.norm = norm
+        self.lanes = 1  # runs for each image, one row after the other; see ``split``
         logits = predict(classifier, images, labels)
         seen = losses(logits, labels, loss="margin", targets=targets)
         self.distance[seen.broken] = 0.0
@@ -119,6 +121,28 @@ class Nearest:
         self.targets = None if self.targets is None else self.targets[left]
         self.mask = None if self.mask is None else self.mask[left]
 
+    def split(self, lanes: int) -> "Nearest":
+        """Return the images left with ``lanes`` rows for each, as if nothing had been found of them yet."""
+        split = copy.copy(self)
+        split.leave(torch.arange(len(self.rows), device=self.rows.device).repeat_interleave(lanes))
+        split.rows = torch.arange(len(split.labels), device=self.rows.device)
+        split.images, split.lanes = split.centres.clone().clamp_(0, 1), lanes
+        split.distance = torch.full_like(self.distance[:1], torch.inf).repeat(len(split.rows))
+        return split
+
+    def join(self, split: "Nearest", *, within: float | int | None) -> None:
+        """Keep of every image left the nearest point of its rows, or of the first that came ``within``; it leaves."""
+        distance = split.distance.view(-1, split.lanes)
+        near = distance <= (-1 if within is None else within)
+        # The first of the largest: nothing comes before a row that came within, and it is the first of them.
+        lane = torch.where(near, torch.inf, -distance).argmax(dim=1, keepdim=True)
+        first = torch.arange(len(distance), device=lane.device) * split.lanes
+        found, done = distance.gather(1, lane).squeeze(1), near.any(dim=1)
+        nearer = found < self.best()
+        self.images[self.rows[nearer]] = split.images[(first + lane.squeeze(1))[nearer]]
+        self.distance[self.rows[nearer]] = found[nearer]
+        self.leave((~done).nonzero().squeeze(1))
+
 
 class Boundary(NamedTuple):
     """A boundary between two classes, straightened out at one point for each image left."""
@@ -177,13 +201,13 @@ def _first_of_many(nearest: Nearest, seen: Slope, logits: Tensor, rivals: Tensor
     return Boundary(seen.losses, value - _rounding(seen), chosen)
 
 
-def _rounding(seen: Slope) -> Float[Tensor, " batch"]:
+def _rounding(seen: Slope) -> Float[Tensor, " batch"] | float:
     """Return by how much rounding may hide a margin: in types of 8 or 11 bits, two logits are equal before they are.
 
     Aimed at without this, such a boundary is never crossed.
     """
     if seen.images.dtype not in (torch.bfloat16, torch.float16):
-        return torch.zeros(len(seen.logits), dtype=torch.float64, device=seen.logits.device)
+        return 0.0
     return torch.finfo(seen.images.dtype).eps * seen.logits.abs().amax(dim=1).double()
 
 

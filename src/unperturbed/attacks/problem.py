@@ -5,7 +5,7 @@ largest objective, the image itself and the last point among them.
 """
 
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from unperturbed.attacks.classifier import Classifier, Losses, Slope, losses, predict, slope, succeeded
@@ -38,9 +38,11 @@ class Problem:
         self.targets = targets
         self.mask = None if mask is None else mask.expand_as(images)
         self.streams = Streams.of(images, seed)
+        self.lanes = 1  # runs for each image, one row after the other; see ``split``
         self.rows = torch.arange(len(images), device=images.device)  # where the images left stand in ``images``
         self._best = torch.full((len(images),), -torch.inf, dtype=torch.float64, device=images.device)
         self._classifier = classifier
+        self._seed = seed
         self._loss = loss
         self._eot = eot
         self._persist = persist  # whether a broken image stays, to be broken more clearly
@@ -90,13 +92,41 @@ class Problem:
         self._best = torch.maximum(self._best, seen.value.double())
         if self._persist or not bool(seen.broken.any()):
             return None
-        left = (~seen.broken).nonzero().squeeze(1)
+        gone = seen.broken if self.lanes == 1 else seen.broken | outrun(self.rows, seen.broken, lanes=self.lanes)
+        left = (~gone).nonzero().squeeze(1)
         self._best = self._best[left]
         self.rows, self.centres, self.labels = self.rows[left], self.centres[left], self.labels[left]
         self.streams = self.streams[left]
         self.targets = None if self.targets is None else self.targets[left]
         self.mask = None if self.mask is None else self.mask[left]
         return left
+
+    def split(self, lanes: int) -> "Problem":
+        """Return the images left with ``lanes`` rows for each; the first row that breaks its image decides.
+
+        Rows behind it leave, rows before it stay: what comes out is what one run after the other would find.
+        """
+        repeated = [each if each is None else each.repeat_interleave(lanes, 0) for each in (self.targets, self.mask)]
+        problem = Problem(
+            self._classifier,
+            self.centres.repeat_interleave(lanes, 0),
+            self.labels.repeat_interleave(lanes),
+            seed=self._seed,
+            loss=self._loss,
+            targets=repeated[0],
+            mask=repeated[1],
+            eot=self._eot,
+        )
+        problem.lanes = lanes
+        return problem
+
+    def join(self, split: "Problem") -> None:
+        """Keep of every image left the point of the row that decides, or of the one with the largest objective."""
+        value = torch.full((len(split.images),), torch.inf, dtype=torch.float64, device=self.rows.device)
+        value[split.rows] = split._best
+        best, lane = value.view(-1, split.lanes).max(dim=1)
+        first = torch.arange(len(best), device=lane.device) * split.lanes
+        self.keep(split.images[first + lane], Losses(best, best == torch.inf))
 
     def allowed(self, offset: Images) -> Images:
         """Return the offset, 0 where the mask forbids a change."""
@@ -115,3 +145,24 @@ class Problem:
     def nowhere(self) -> Images:
         """Return an offset of 0 for each image left."""
         return torch.zeros_like(self.centres, dtype=wide(self.centres.dtype))
+
+
+def outrun(rows: Integer[Tensor, " left"], broken: Bool[Tensor, " left"], *, lanes: int) -> Bool[Tensor, " left"]:
+    """Return which rows stand behind a broken one of the same image, of which ``lanes`` follow each other.
+
+    >>> outrun(torch.arange(6), torch.tensor([False, True, False, False, False, True]), lanes=3)
+    tensor([False, False,  True, False, False, False])
+    """
+    image, lane = rows // lanes, rows % lanes
+    none = torch.full((int(image.amax()) + 1,), lanes, device=rows.device)
+    first = none.scatter_reduce(0, image, torch.where(broken, lane, lanes), "amin")
+    return lane > first[image]
+
+
+def together(rows: int, at_once: int | None, *, most: int) -> int:
+    """Return how many runs of each image are done at once, so that no more than ``at_once`` rows are.
+
+    >>> together(4, 128, most=9), together(50, 128, most=9), together(500, 128, most=9)
+    (9, 2, 1)
+    """
+    return max(1, min(most, (at_once or rows) // max(rows, 1)))

@@ -27,7 +27,7 @@ from unperturbed.attacks.inputs import check_eps, check_images, check_labels
 from unperturbed.attacks.judge import judge
 from unperturbed.attacks.objectives import fallback
 from unperturbed.attacks.square import square
-from unperturbed.attacks.sweep import PLUGS, Attack
+from unperturbed.attacks.sweep import PLUGS, Attack, takes
 from unperturbed.records import Record, Spec, SpecError
 from unperturbed.registry import complete
 from unperturbed.tensors.streams import seed_for, undisturbed
@@ -238,9 +238,15 @@ class _Run:
         rows = self.robust.nonzero().squeeze(1) if self.plan.eps > 0 else self.robust.new_zeros(0, dtype=torch.long)
         done = place * len(self.images) + len(self.images) - len(rows)
 
+        tried = -1
+
         def work(part: slice) -> int:
+            nonlocal tried
             before = self.passes.forwards + self.passes.backwards
-            self._attack(place, member.attack, rows[part], part.start)
+            # Called again with the same start when memory ran out: no more at once then than there are images.
+            at_once = part.stop - part.start if part.start == tried else self.batch_size or AT_ONCE
+            tried = part.start
+            self._attack(place, member.attack, rows[part], part.start, at_once)
             if self.progress is not None:
                 self.progress(done + part.stop, len(self.plan.members) * len(self.images))
             return self.passes.forwards + self.passes.backwards - before
@@ -257,10 +263,11 @@ class _Run:
             seconds=time.perf_counter() - began,
         )
 
-    def _attack(self, place: int, attack: Spec, rows: Tensor, start: int) -> None:
+    def _attack(self, place: int, attack: Spec, rows: Tensor, start: int, at_once: int) -> None:
         images, labels, plan = self.images[rows], self.labels[rows], self.plan
         budget = {} if "within" in attack.settings else {"eps": plan.eps}
-        found = FUNCTIONS[attack.name](self.passes, images, labels, plan.seed, **budget, **attack.settings)
+        plugs = {"at_once": at_once} if takes(FUNCTIONS[attack.name], "at_once") else {}
+        found = FUNCTIONS[attack.name](self.passes, images, labels, plan.seed, **budget, **attack.settings, **plugs)
         draw = seed_for("autoattack", plan.seed, place, start)
         verdict = judge(self.passes, images, labels, found, norm=plan.norm, eps=plan.eps, seed=draw)
         self.found[rows[verdict.success]] = found[verdict.success]

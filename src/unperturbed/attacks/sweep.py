@@ -39,7 +39,7 @@ Attack = Callable[..., Tensor]
 """``attack(classifier, images, labels, seed, *, norm, eps, ...) -> images``, as every function of this package; one
 that looks for the smallest perturbation has no ``eps``."""
 
-PLUGS = ("eps", "targets", "mask")  # what an attack is given apart from its settings
+PLUGS = ("eps", "targets", "mask", "at_once")  # what an attack is given apart from its settings
 
 AS_PUBLISHED = (fgsm, gaussian_noise)  # attack every image at every radius, whatever happened at a smaller one
 UNCONFINED = (gaussian_noise,)  # eps is a scale and not the radius of a ball
@@ -51,7 +51,12 @@ def within_budget(attack: Attack) -> bool:
     >>> within_budget(fgsm)
     True
     """
-    return "eps" in inspect.signature(attack).parameters
+    return takes(attack, "eps")
+
+
+def takes(attack: Attack, plug: str) -> bool:
+    """Return whether the attack has an argument of this name."""
+    return plug in inspect.signature(attack).parameters
 
 
 def sweep(
@@ -130,7 +135,7 @@ def sweep(
     if batch_size is not None and batch_size < 1:
         raise SpecError(f"sweep: expected batch_size of at least 1; got {batch_size}")
     for plug, given in (("targets", targets), ("mask", mask)):
-        if given is not None and plug not in inspect.signature(attack).parameters:
+        if given is not None and not takes(attack, plug):
             raise SpecError(f"sweep: {attack.__name__} takes no {plug}; leave them out")
     if targets is not None:
         check_targets(targets, labels)
@@ -224,8 +229,10 @@ class _Batch(NamedTuple):
             return self
         return _Batch(*(None if each is None else each[rows] for each in self._asdict().values()))  # pyright: ignore[reportArgumentType]
 
-    def plugs(self) -> dict[str, Tensor]:
-        return {name: each for name in ("targets", "mask") if (each := getattr(self, name)) is not None}
+    def plugs(self, attack: Attack, *, at_once: int) -> dict[str, Any]:
+        """Return what the attack is given of these; ``at_once`` is the size of the batch they were chosen from."""
+        given = {name: each for name in ("targets", "mask") if (each := getattr(self, name)) is not None}
+        return {**given, "at_once": at_once} if takes(attack, "at_once") else given
 
 
 class _Front(NamedTuple):
@@ -288,7 +295,8 @@ def _from_smallest(job: _Job, batch: _Batch, eps: Sequence[float | int]) -> Iter
         yield from (untouched for _ in eps)
         return
     part = batch[rows]
-    found = job.attack(job.attacked, part.images, part.labels, job.seed, **job.settings, **part.plugs())
+    plugs = part.plugs(job.attack, at_once=len(batch.labels))
+    found = job.attack(job.attacked, part.images, part.labels, job.seed, **job.settings, **plugs)
     found = job.filed(part, found)
     verdict = job.judged(part, found, None)
     distance = torch.where(verdict.success, verdict.distance, torch.inf)
@@ -334,7 +342,8 @@ def _prepare(job: _Job, batch: _Batch) -> tuple[_Front, Callable[[Tensor, float]
 
     def perturb(rows: Tensor, eps: float) -> Tensor:
         part = batch[rows]
-        return job.attack(job.attacked, part.images, part.labels, job.seed, eps=eps, **job.settings, **part.plugs())
+        plugs = part.plugs(job.attack, at_once=len(batch.labels))
+        return job.attack(job.attacked, part.images, part.labels, job.seed, eps=eps, **job.settings, **plugs)
 
     return untouched, perturb
 
