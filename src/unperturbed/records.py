@@ -89,6 +89,18 @@ class AttackStage(Record):
     weights: TrainingStage
 
 
+class ExaminationStage(Record):
+    """What one examination found about one network, on the first ``images`` test images."""
+
+    kind: Literal["examination"] = "examination"
+    revision: int
+    examination: Spec
+    images: PositiveInt
+    random: bool = False  # as the mechanisms declare: equal images get unequal answers
+    beside: TrainingStage | None = None  # another network that the examination needs
+    weights: TrainingStage
+
+
 class AttackPlan(Record):
     """An attack as a study names it: the function, its settings, the radii and how many test images."""
 
@@ -99,6 +111,14 @@ class AttackPlan(Record):
     epochs: Literal["all", "last"] = "all"
     through: dict[str, Setting] = Field(default_factory=dict)  # attributes of the layers of the copy that is attacked
     votes: PositiveInt = 1  # draws that decide about an image
+
+
+class ExaminationPlan(Record):
+    """An examination as a study names it; it follows the last evaluated epoch."""
+
+    examination: Spec
+    images: PositiveInt | None = None  # None: the whole test set
+    beside: Trial | None = None  # whose network of the same seed the examination needs
 
 
 class Trial(Record):
@@ -114,14 +134,16 @@ class Trial(Record):
     recipe: Recipe
     epochs: tuple[PositiveInt, ...]  # the epochs after which the network is evaluated, increasing
     attacks: dict[str, AttackPlan]
+    examinations: dict[str, ExaminationPlan] = Field(default_factory=dict)
     seeds: tuple[int, ...]
 
 
 class Cell(Record):
-    """Where a contrast looks: one condition of one architecture."""
+    """Where a contrast looks: one condition of one architecture, under the claim's attack or another one."""
 
     architecture: str
     condition: str
+    attack: str | None = None
 
 
 class Contrast(Record):
@@ -151,7 +173,7 @@ class Claim(Record):
 
 
 class PublishedValue(Record):
-    """A mean and standard deviation as printed in a source."""
+    """A mean as printed in a source, with its standard deviation where it has one."""
 
     table: str
     architecture: str
@@ -160,8 +182,8 @@ class PublishedValue(Record):
     measure: str = "R"
     attack: str = "fgsm"
     mean: float
-    sd: float
-    n: int
+    sd: float | None = None
+    n: int = 1
 
 
 class Study(Record):

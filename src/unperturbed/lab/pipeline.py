@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
@@ -21,14 +22,23 @@ from torch import Tensor, nn
 from unperturbed import mechanisms, models
 from unperturbed.attacks import ATTACKS, sweep
 from unperturbed.data import Dataset, Split
+from unperturbed.examinations import EXAMINATIONS, PASSES, Interrupted, Subject
 from unperturbed.ledger import Ledger
 from unperturbed.measures import measure_evidence
 from unperturbed.mechanisms.installing import altered
-from unperturbed.records import AttackPlan, AttackStage, Spec, TrainingStage, Trial
+from unperturbed.records import (
+    AttackPlan,
+    AttackStage,
+    ExaminationPlan,
+    ExaminationStage,
+    Spec,
+    TrainingStage,
+    Trial,
+)
 from unperturbed.tensors.streams import generator, seed_for
 from unperturbed.training import State, begin, choose_vectorised, pack, train, unpack
 
-REVISIONS = {"training": 1, "attack": 3}  # raised when the same record would give other numbers than before
+REVISIONS = {"training": 1, "attack": 3, "examination": 1}  # raised when a record would give other numbers than before
 BATCH_SIZE = 500  # fixed: another one rounds otherwise, and the same record must give the same numbers
 CHECKPOINT_EVERY = 30.0  # seconds
 EXAMPLES = 2  # test images whose perturbed versions are kept for the report
@@ -67,6 +77,7 @@ class Course:
     seed: int
     training: dict[int, TrainingStage]  # by epoch
     attacks: tuple[tuple[str, AttackStage], ...]  # label and stage
+    examinations: tuple[tuple[str, ExaminationStage], ...] = ()  # of the last network
 
 
 def courses(trial: Trial, datasets: Mapping[str, Dataset]) -> list[Course]:
@@ -95,8 +106,30 @@ def courses(trial: Trial, datasets: Mapping[str, Dataset]) -> list[Course]:
             for label, plan in trial.attacks.items()
             if plan.epochs == "all" or epoch == trial.epochs[-1]
         )
-        found.append(Course(seed, training, attacks))
+        examinations = tuple(
+            (label, _examination_stage(plan, training[trial.epochs[-1]], trial, seed, datasets))
+            for label, plan in trial.examinations.items()
+        )
+        found.append(Course(seed, training, attacks, examinations))
     return found
+
+
+def _examination_stage(
+    plan: ExaminationPlan, weights: TrainingStage, trial: Trial, seed: int, datasets: Mapping[str, Dataset]
+) -> ExaminationStage:
+    available = len(datasets[trial.data.canonical()].test)
+    beside = None
+    if plan.beside is not None:
+        other = plan.beside.model_copy(update={"seeds": (seed,), "examinations": {}})
+        beside = courses(other, datasets)[0].training[other.epochs[-1]]
+    return ExaminationStage(
+        revision=REVISIONS["examination"],
+        examination=plan.examination,
+        images=min(plan.images or available, available),
+        random=mechanisms.build(trial.mechanisms).traits.random,
+        beside=beside,
+        weights=weights,
+    )
 
 
 def _attack_stage(plan: AttackPlan, weights: TrainingStage, available: int) -> AttackStage:
@@ -126,6 +159,7 @@ def run_trial(trial: Trial, station: Station) -> int:
             cell = (trial.architecture, trial.condition, lane.seed, epoch)
             station.ledger.place(station.run, stage.digest(), *cell, "training")
         computed += _attack_all(lane, trial, station)
+        computed += _examine_all(lane, trial, station)
     return computed
 
 
@@ -285,17 +319,79 @@ def _attack_all(lane: Course, trial: Trial, station: Station) -> int:
     for label, stage in lane.attacks:
         if not station.ledger.find(stage):
             if network is None or loaded != stage.weights:
-                network = _untrained(stage.weights)
-                network.load_state_dict(load_weights(stage.weights, station.ledger))
-                mechanisms.build(stage.weights.mechanisms).finish(network)
-                network = network.to(station.machine.device).eval()
-                loaded = stage.weights
+                network, loaded = _deployed(stage.weights, station), stage.weights
             _attack(stage, network, test, 1 / len(dataset.classes), station)
             station.progress(f"{label}, seed {lane.seed}", expected_passes(stage))
             computed += 1
         cell = (trial.architecture, trial.condition, lane.seed, stage.weights.epoch)
         station.ledger.place(station.run, stage.digest(), *cell, label)
     return computed
+
+
+def _examine_all(lane: Course, trial: Trial, station: Station) -> int:
+    computed = 0
+    test = station.datasets[trial.data.canonical()].test.to(station.machine.device)
+    network: nn.Module | None = None
+    for label, stage in lane.examinations:
+        if not station.ledger.find(stage):
+            if stage.beside is not None:
+                computed += _train_all([{stage.beside.epoch: stage.beside}], station)
+            network = _deployed(stage.weights, station) if network is None else network
+            _examine(stage, network, test, station)
+            station.progress(f"{label}, seed {lane.seed}", expected_passes(stage))
+            computed += 1
+        cell = (trial.architecture, trial.condition, lane.seed, stage.weights.epoch)
+        station.ledger.place(station.run, stage.digest(), *cell, label)
+    return computed
+
+
+def _examine(stage: ExaminationStage, network: nn.Module, test: Split, station: Station) -> None:
+    if station.stopped():
+        raise Stopped
+    began = time.perf_counter()
+    device = station.machine.device
+    chosen = test.fixed()[: stage.images].to(device)
+    name = stage.examination.name
+    subject = Subject(
+        network=network,
+        images=test.images(chosen),
+        labels=test.labels(chosen),
+        seed=seed_for("examination", name, stage.weights.seed),
+        random=stage.random,
+        beside=None if stage.beside is None else _deployed(stage.beside, station),
+        stopped=station.stopped,
+    )
+    try:
+        found = EXAMINATIONS[name](subject, **cast(dict[str, Any], stage.examination.settings))
+    except Interrupted:
+        raise Stopped from None
+    station.ledger.record(
+        stage,
+        packed(found.arrays),
+        suffix=".npz",
+        curves=found.curves,
+        measures=found.measures,
+        seconds=time.perf_counter() - began,
+        forwards=found.forwards,
+        backwards=found.backwards,
+        device=device.type,
+        versions=station.machine.versions,
+    )
+
+
+def _deployed(stage: TrainingStage, station: Station) -> nn.Module:
+    """Return a trained network as it is deployed, in evaluation mode."""
+    network = _untrained(stage)
+    network.load_state_dict(load_weights(stage, station.ledger))
+    mechanisms.build(stage.mechanisms).finish(network)
+    return network.to(station.machine.device).eval()
+
+
+def packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return arrays as the content of an ``.npz`` file."""
+    content = io.BytesIO()
+    np.savez_compressed(content, **cast(dict[str, Any], arrays))
+    return content.getvalue()
 
 
 def _attack(stage: AttackStage, network: nn.Module, test: Split, chance: float, station: Station) -> None:
@@ -320,11 +416,9 @@ def _attack(stage: AttackStage, network: nn.Module, test: Split, chance: float, 
         progress=look,
         **cast(dict[str, Any], stage.attack.settings),
     )
-    content = io.BytesIO()
-    np.savez_compressed(content, **cast(dict[str, Any], evidence.arrays()))
     station.ledger.record(
         stage,
-        content.getvalue(),
+        packed(evidence.arrays()),
         suffix=".npz",
         curves=[
             (float(eps), float(value), stage.images) for eps, value in zip(stage.eps, evidence.accuracy, strict=True)
@@ -338,8 +432,10 @@ def _attack(stage: AttackStage, network: nn.Module, test: Split, chance: float, 
     )
 
 
-def expected_passes(stage: AttackStage) -> float:
-    """Return about how many passes of one image an attack takes, a backward pass counting as two: for progress only."""
+def expected_passes(stage: AttackStage | ExaminationStage) -> float:
+    """Return about how many passes of one image a stage takes, a backward pass counting as two: for progress only."""
+    if isinstance(stage, ExaminationStage):
+        return stage.images * float(PASSES.get(stage.examination.name, 10))
     steps = stage.attack.settings.get("steps")
     each = len(stage.eps) + 3.0 if not isinstance(steps, int) else 3.0 * steps * len(stage.eps) / 3
     return stage.images * each

@@ -18,7 +18,7 @@ from unperturbed.data import load as load_data
 from unperturbed.lab.engines import ENGINES
 from unperturbed.lab.pipeline import Machine, Station, Stopped, courses, expected_passes, run_trial
 from unperturbed.ledger import Ledger
-from unperturbed.records import AttackStage, Record, Spec, SpecError, Study, TrainingStage, Trial
+from unperturbed.records import AttackStage, ExaminationStage, Record, Spec, SpecError, Study, TrainingStage, Trial
 from unperturbed.tensors.streams import generator
 from unperturbed.training import Diverged
 
@@ -173,18 +173,20 @@ def explain(study: Study, ledger: Ledger | None, datasets: Mapping[str, Dataset]
     return plans
 
 
-def _stages(trial: Trial, datasets: Mapping[str, Dataset]) -> Iterable[TrainingStage | AttackStage]:
+def _stages(trial: Trial, datasets: Mapping[str, Dataset]) -> Iterable[TrainingStage | AttackStage | ExaminationStage]:
     for lane in courses(trial, datasets):
         first = next(iter(lane.training.values()))
         if first.start is not None:
             yield first.start
         yield from lane.training.values()
-        yield from (stage for _, stage in lane.attacks)
+        yield from (stage for _, stage in (*lane.attacks, *lane.examinations))
 
 
 def _words(stage: Record) -> str:
     if isinstance(stage, AttackStage):
         return f"{stage.attack.name} on {stage.images} images, seed {stage.weights.seed}, epoch {stage.weights.epoch}"
+    if isinstance(stage, ExaminationStage):
+        return f"{stage.examination.name}, seed {stage.weights.seed}, epoch {stage.weights.epoch}"
     assert isinstance(stage, TrainingStage)
     return f"training on {stage.data.name}, seed {stage.seed}, to epoch {stage.epoch}"
 
@@ -212,9 +214,9 @@ class _Clock:
                 if stages[0].start is not None:
                     self._add_course([stages[0].start], datasets, ledger, known, cost)
                 self._add_course(stages, datasets, ledger, known, cost)
-                for _, attack in lane.attacks:
-                    if not ledger.has(attack):
-                        self.total += cost * expected_passes(attack)
+                for _, stage in (*lane.attacks, *lane.examinations):
+                    if not ledger.has(stage):
+                        self.total += cost * expected_passes(stage)
         self.on_update = on_update
         self.done = 0.0
         self.began = time.monotonic()

@@ -21,6 +21,7 @@ from torch import nn
 from unperturbed import attacks as attack_family
 from unperturbed import data as data_family
 from unperturbed import mechanisms as mechanism_family
+from unperturbed.examinations import EXAMINATIONS
 from unperturbed.mechanisms import MECHANISMS
 from unperturbed.mechanisms.installing import having
 from unperturbed.models import MODELS, outline
@@ -29,6 +30,7 @@ from unperturbed.records import (
     Cell,
     Claim,
     Contrast,
+    ExaminationPlan,
     Expectation,
     PublishedValue,
     Recipe,
@@ -68,6 +70,16 @@ class AttackFile(Record):
     through: dict[str, Setting] = Field(default_factory=dict)
 
 
+class ExaminationFile(Record):
+    """One ``[examinations.NAME]``: what else is asked of the networks of some conditions, or of all."""
+
+    examination: str
+    settings: dict[str, Setting] = Field(default_factory=dict)
+    images: PositiveInt | None = None
+    conditions: tuple[str, ...] | None = None
+    beside: str | None = None  # the condition whose network of the same seed stands beside
+
+
 class ArchitectureFile(Record):
     """One ``[scales.SCALE.architectures.NAME]``."""
 
@@ -76,6 +88,7 @@ class ArchitectureFile(Record):
     evaluate: tuple[PositiveInt, ...]
     conditions: tuple[str, ...] | None = None
     attacks: tuple[str, ...] | None = None
+    examinations: tuple[str, ...] | None = None
     images: dict[str, PositiveInt] = Field(default_factory=dict)
 
 
@@ -90,7 +103,10 @@ class ScaleFile(Record):
 
 
 class ClaimFile(Record):
-    """One ``[[claims]]``; contrasts read ``architecture: left > right @ epoch``."""
+    """One ``[[claims]]``; contrasts read ``architecture: left > right @ epoch``, a side ``condition[attack]``.
+
+    The label of an examination stands where that of an attack does.
+    """
 
     id: str
     says: str
@@ -112,6 +128,7 @@ class StudyFile(Record):
     architectures: dict[str, str]
     conditions: dict[str, ConditionFile]
     attacks: dict[str, AttackFile]
+    examinations: dict[str, ExaminationFile] = Field(default_factory=dict)
     scales: dict[str, ScaleFile]
     claims: tuple[ClaimFile, ...] = ()
 
@@ -171,6 +188,7 @@ def load(name: str, *, scale: str = "laptop", changes: Changes = Changes()) -> S
         for architecture, size_of in size.architectures.items()
         for trial in _trials(written, size, architecture, size_of, settings, seeds, changes)
     )
+    trials = tuple(_examined(trial, written, size, settings, trials) for trial in trials)
     for name in written.attacks:
         _check_through(name, written.attacks[name].through, trials)
     _check_only(changes.only, written, trials)
@@ -241,6 +259,41 @@ def _trials(
             attacks={name: _on(plan, network, random=defence.traits.random) for name, plan in attacks.items()},
             seeds=tuple(range(seeds)),
         )
+
+
+def _examined(
+    trial: Trial, written: StudyFile, size: ScaleFile, settings: Mapping[str, Setting], trials: Sequence[Trial]
+) -> Trial:
+    """Return the trial with what it is examined for."""
+    size_of = size.architectures[trial.architecture]
+    chosen = written.examinations if size_of.examinations is None else size_of.examinations
+    plans: dict[str, ExaminationPlan] = {}
+    for label in chosen:
+        file = lookup("examination", written.examinations, label)
+        for condition in file.conditions or ():
+            lookup("condition", written.conditions, condition)
+        if file.conditions is not None and trial.condition not in file.conditions:
+            continue
+        where = f"examinations.{label}"
+        spec = complete(
+            "examination",
+            EXAMINATIONS,
+            _spec({**file.settings, "name": file.examination}, settings, where),
+            apart=("subject",),
+        )
+        beside = None
+        if file.beside is not None:
+            lookup("condition", written.conditions, file.beside)
+            cell = (trial.architecture, file.beside)
+            beside = next((other for other in trials if (other.architecture, other.condition) == cell), None)
+            if beside is None:
+                raise SpecError(f"{where}: beside = {file.beside!r}, which this scale does not train.")
+        plans[label] = ExaminationPlan(
+            examination=spec,
+            images=size_of.images.get(label) or file.images,
+            beside=None if beside is None else beside.model_copy(update={"attacks": {}}),
+        )
+    return trial.model_copy(update={"examinations": plans})
 
 
 def _check_through(attack: str, through: Mapping[str, Setting], trials: Sequence[Trial]) -> None:
@@ -325,7 +378,8 @@ def _spec(given: Mapping[str, Setting], settings: Mapping[str, Setting], where: 
 
 
 _CONTRAST = re.compile(
-    r"(?:(?P<both>[\w-]+):\s*)?(?P<left>[\w./-]+)\s*(?P<sign>[><=])\s*(?P<right>[\w./-]+)(?:\s*@\s*(?P<epoch>\w+))?"
+    r"(?:(?P<both>[\w-]+):\s*)?(?P<left>[\w./-]+(?:\[[\w-]+\])?)\s*(?P<sign>[><=])\s*"
+    r"(?P<right>[\w./-]+(?:\[[\w-]+\])?)(?:\s*@\s*(?P<epoch>\w+))?"
 )
 _SIGNS: dict[str, Expectation] = {">": "greater", "<": "less", "=": "none"}
 
@@ -336,11 +390,14 @@ def _contrast(text: str, written: StudyFile, *, primary: bool, claim: str) -> Co
         raise SpecError(f"claim {claim}: cannot read {text!r}. Write 'lenet: digits > objects @ last'.")
 
     def cell(words: str) -> Cell:
+        words, _, attack = words.rstrip("]").partition("[")
         architecture, _, condition = words.rpartition("/")
         architecture = architecture or match["both"] or ""
         lookup("architecture", written.architectures, architecture)
         lookup("condition", written.conditions, condition)
-        return Cell(architecture=architecture, condition=condition)
+        if attack:
+            lookup("attack", {**written.attacks, **written.examinations}, attack)
+        return Cell(architecture=architecture, condition=condition, attack=attack or None)
 
     left, right = cell(match["left"]), cell(match["right"])
     position = match["epoch"] or "last"
@@ -359,7 +416,7 @@ def _contrast(text: str, written: StudyFile, *, primary: bool, claim: str) -> Co
 
 
 def _claim(claim: ClaimFile, written: StudyFile) -> Claim:
-    lookup("attack", written.attacks, claim.attack)
+    lookup("attack", {**written.attacks, **written.examinations}, claim.attack)
     return Claim(
         id=claim.id,
         says=claim.says,

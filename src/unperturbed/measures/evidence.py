@@ -63,7 +63,7 @@ def measure_evidence(evidence: CurveEvidence, *, chance: float | int, grid: Numb
     accuracy = np.asarray(evidence.correct, dtype=np.float64).mean(axis=1)
     radii = np.asarray(evidence.eps, dtype=np.float64)
     kept = np.isin(radii.round(9), np.round(grid, 9)) if grid is not None else np.ones(radii.shape, dtype=np.bool_)
-    values = {"f0": float(accuracy[0])}
+    values = {"f0": float(accuracy[0]), "A_last": float(accuracy[-1])}
     usual = np.abs(radii - EIGHT) <= SAME_EPS
     if usual.any():
         values["A_8_255"] = float(accuracy[usual][0])

@@ -31,6 +31,9 @@ class Measured(NamedTuple):
 QUANTITIES: dict[str, Quantity] = {
     "f0": Quantity("fraction", 0.0, 1.0, "higher", "accuracy at the smallest eps; the clean accuracy where that is 0"),
     "A_8_255": Quantity("fraction", 0.0, 1.0, "higher", "accuracy at eps = 8/255"),
+    "A_last": Quantity("fraction", 0.0, 1.0, "higher", "accuracy at the largest eps"),
+    "A_eps": Quantity("fraction", 0.0, 1.0, "higher", "accuracy at the radius of the examination"),
+    "A_eps_fresh": Quantity("fraction", 0.0, 1.0, "higher", "the same as an expectation over fresh draws"),
     "R": Quantity("", 0.0, math.inf, "higher", "mean accuracy over eps as a fraction of f0; above 1 only if it rises"),
     "R_minimum": Quantity("", 0.0, 1.0, "higher", "R of the running minimum of the accuracy"),
     "R_chance": Quantity("", 0.0, math.inf, "higher", "R of the accuracy above chance"),

@@ -112,8 +112,8 @@ def between(row: Row) -> str:
     """Return which two cells a contrast compares, and when."""
     left, right = row.left, row.right
     if (left.architecture, left.epoch) == (right.architecture, right.epoch):
-        return f"{left.architecture} {left.condition} vs {right.condition} at epoch {left.epoch}"
-    return " vs ".join(f"{arm.architecture} {arm.condition} at epoch {arm.epoch}" for arm in (left, right))
+        return f"{left.architecture} {left.what} vs {right.what} at epoch {left.epoch}"
+    return " vs ".join(f"{arm.architecture} {arm.what} at epoch {arm.epoch}" for arm in (left, right))
 
 
 def answer(content: Content) -> tuple[str, str, str]:

@@ -244,8 +244,8 @@ def _shortfall(row: Row) -> str:
 def _pair(row: Row) -> str:
     left, right = row.left, row.right
     if (left.architecture, left.epoch) == (right.architecture, right.epoch):
-        return f"{left.architecture} {left.condition} vs {right.condition} at epoch {left.epoch}"
-    sides = (f"{arm.architecture} {arm.condition} at epoch {arm.epoch}" for arm in (left, right))
+        return f"{left.architecture} {left.what} vs {right.what} at epoch {left.epoch}"
+    sides = (f"{arm.architecture} {arm.what} at epoch {arm.epoch}" for arm in (left, right))
     return " vs ".join(sides)
 
 

@@ -48,10 +48,16 @@ class Arm(NamedTuple):
     mean: float
     sd: float
     n: int
+    attack: str = ""  # where a contrast names one that is not the claim's
+
+    @property
+    def what(self) -> str:
+        """The condition, and the attack where it is not the claim's."""
+        return f"{self.condition} under {self.attack}" if self.attack else self.condition
 
 
 class Published(NamedTuple):
-    """What the source prints for the two cells; ``p`` is Welch's, computed here from the printed values."""
+    """What the source prints for the two cells; ``p`` is Welch's, computed here from the printed values, else NaN."""
 
     left: Arm
     right: Arm
@@ -124,13 +130,13 @@ class Values:
             self._run.add((row.architecture, row.condition))
 
     def of(self, claim: Claim, cell: Cell) -> CellValues:
-        """Return the values of the claim's measure under its attack; empty when there are none."""
-        return self._cells.get((claim.measure, claim.attack, cell.architecture, cell.condition), {})
+        """Return the values of the claim's measure under its attack or the cell's; empty when there are none."""
+        return self._cells.get((claim.measure, cell.attack or claim.attack, cell.architecture, cell.condition), {})
 
     def gap(self, claim: Claim, cell: Cell) -> str:
         """Return why a cell has no values at all."""
         if (cell.architecture, cell.condition) in self._run:
-            return f"{_words(cell)} has no {claim.measure} under {claim.attack}"
+            return f"{cell.architecture}/{cell.condition} has no {claim.measure} under {cell.attack or claim.attack}"
         return f"{_words(cell)} was not run"
 
 
@@ -259,8 +265,11 @@ def _published(study: Study, claim: Claim, contrast: Contrast, epochs: tuple[int
         if mapped not in printed:
             return None
         value = printed[mapped]
-        arms.append(Arm(value.architecture, value.condition, value.epoch, value.mean, value.sd, value.n))
+        sd = math.nan if value.sd is None else value.sd
+        arms.append(Arm(value.architecture, value.condition, value.epoch, value.mean, sd, value.n, cell.attack or ""))
     left, right = arms
+    if math.isnan(left.sd + right.sd):
+        return Published(left, right, math.nan)
     return Published(left, right, welch_from_summary(left.mean, left.sd, left.n, right.mean, right.sd, right.n).p)
 
 
@@ -271,7 +280,7 @@ def _standing_for(position: str | int, epoch: int, printed: Iterable[int]) -> in
 
 
 def _printed(published: Iterable[PublishedValue], claim: Claim, cell: Cell) -> dict[int, PublishedValue]:
-    wanted = (cell.architecture, cell.condition, claim.measure, claim.attack)
+    wanted = (cell.architecture, cell.condition, claim.measure, cell.attack or claim.attack)
     return {row.epoch: row for row in published if (row.architecture, row.condition, row.measure, row.attack) == wanted}
 
 
@@ -294,8 +303,9 @@ def _no_epoch(contrast: Contrast, left_evaluated: Sequence[int], right_evaluated
 
 
 def _arm(cell: Cell, epoch: int, values: NDArray[np.float64]) -> Arm:
-    return Arm(cell.architecture, cell.condition, epoch, float(values.mean()), spread(values), values.size)
+    mean, attack = float(values.mean()), cell.attack or ""
+    return Arm(cell.architecture, cell.condition, epoch, mean, spread(values), values.size, attack)
 
 
 def _words(cell: Cell) -> str:
-    return f"{cell.architecture}/{cell.condition}"
+    return f"{cell.architecture}/{cell.condition}" + (f" under {cell.attack}" if cell.attack else "")

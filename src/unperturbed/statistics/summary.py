@@ -67,6 +67,6 @@ def compare(summaries: Iterable[Summary], published: Sequence[PublishedValue]) -
         theirs = printed.get((ours.architecture, ours.condition, ours.epoch, ours.attack, ours.measure))
         if theirs is not None:
             difference = ours.mean - theirs.mean
-            deviation = difference / theirs.sd if theirs.sd > 0 else float("nan")
+            deviation = difference / theirs.sd if theirs.sd else float("nan")
             comparisons.append(Comparison(ours, theirs, difference=difference, deviation=deviation))
     return tuple(comparisons)

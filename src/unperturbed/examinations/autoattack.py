@@ -1,0 +1,45 @@
+"""AutoAttack on one network, in the version that its authors ask for; see :mod:`unperturbed.attacks.protocols`."""
+
+from typing import Literal
+
+from unperturbed.attacks.protocols import autoattack as run
+from unperturbed.examinations.contract import Found, Subject, measured
+
+
+def autoattack(
+    subject: Subject,
+    *,
+    version: Literal["fitting", "standard", "plus", "rand"] = "fitting",
+    norm: Literal["linf", "l2", "l1"] = "linf",
+    eps: float = 8 / 255,
+) -> Found:
+    """Return the accuracy that AutoAttack leaves, and of ``rand`` the accuracy over fresh draws beside it.
+
+    Args:
+        subject: what is examined.
+        version: of the protocol; ``fitting`` is ``rand`` for a random network and ``standard`` for any other.
+        norm: of the ball.
+        eps: its radius, as a fraction of full scale.
+    """
+    chosen = ("rand" if subject.random else "standard") if version == "fitting" else version
+    found = run(
+        subject.network,
+        subject.images,
+        subject.labels,
+        version=chosen,
+        norm=norm,
+        eps=eps,
+        seed=subject.seed,
+        progress=subject.look,
+    )
+    values = {"f0": found.clean_accuracy, "A_eps": found.robust_accuracy}
+    if found.fresh is not None:
+        values["A_eps_fresh"] = found.fresh.mean
+    count = len(subject.labels)
+    return Found(
+        measured(values, count),
+        arrays={"robust": found.robust.cpu().numpy()},
+        curves=[(0.0, found.clean_accuracy, count), (eps, found.robust_accuracy, count)],
+        forwards=found.forwards,
+        backwards=found.backwards,
+    )
