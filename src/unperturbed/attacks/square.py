@@ -127,6 +127,9 @@ def _search(
         points, changed = search.propose(math.sqrt(p * pixels), draws[:, query % BLOCK])
         seen = _look(classifier, problem, points, changed, loss)
         accepted = (seen.value > value) | seen.broken
+        if not bool(accepted.any()):
+            search.undo()
+            continue
         value = torch.where(accepted, seen.value.to(value.dtype), value)
         search.settle(accepted)
         left = problem.keep(points, seen)
@@ -178,6 +181,10 @@ class _Corners:
         self._flat.scatter_(2, self._place, new)
         return self.points, (new != self._old).flatten(1).any(dim=1)
 
+    def undo(self) -> None:
+        """Take back the last proposal of every image."""
+        self._flat.scatter_(2, self._place, self._old)
+
     def settle(self, accepted: Tensor) -> None:
         """Take back what was not accepted."""
         new = self._flat.gather(2, self._place)
@@ -214,6 +221,10 @@ class _Pyramids:
         self._offset = self._within(proposal.view_as(self._offset))
         self.points = self._problem.at(self._offset)
         return self.points, torch.ones_like(draws[:, 0], dtype=torch.bool)
+
+    def undo(self) -> None:
+        """Take back the last proposal of every image."""
+        self._offset, self.points = self._old
 
     def settle(self, accepted: Tensor) -> None:
         """Take back what was not accepted."""
@@ -283,6 +294,10 @@ def _pyramid(rows: int, columns: int, power: int, order: int) -> Tensor:
 def _window(down: Tensor, across: Tensor, side: int, height: int, width: int) -> Integer[Tensor, "left 1 pixels"]:
     """Return where the pixels of a square at a random place of each image stand in its flattened channels."""
     top, left = (down * (height - side + 1)).long(), (across * (width - side + 1)).long()
-    reach = torch.arange(side, device=down.device)
-    inside = (reach.unsqueeze(1) * width + reach).flatten()
-    return ((top * width + left).unsqueeze(1) + inside).unsqueeze(1)
+    return ((top * width + left).unsqueeze(1) + _inside(side, width, down.device)).unsqueeze(1)
+
+
+@functools.lru_cache(maxsize=64)
+def _inside(side: int, width: int, device: torch.device) -> Integer[Tensor, " pixels"]:
+    reach = torch.arange(side, device=device)
+    return (reach.unsqueeze(1) * width + reach).flatten()
