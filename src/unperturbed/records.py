@@ -118,6 +118,7 @@ class ExaminationPlan(Record):
 
     examination: Spec
     images: PositiveInt | None = None  # None: the whole test set
+    seeds: PositiveInt | None = None  # how many of the networks, the first ones; None: all
     beside: Trial | None = None  # whose network of the same seed the examination needs
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from unperturbed import lab
-from unperturbed.lab import pipeline, runner
+from unperturbed.lab import runner, weights
 from unperturbed.ledger import Ledger
 
 STUDY = Path(__file__).with_name("tiny.toml")
@@ -24,7 +24,7 @@ def load_once() -> None:
 
 
 def child(folder: str) -> None:
-    pipeline.CHECKPOINT_EVERY = 0.1  # so that kills fall between, and into, checkpoints
+    weights.CHECKPOINT_EVERY = 0.1  # so that kills fall between, and into, checkpoints
     with Ledger.open(Path(folder)) as ledger:
         lab.run(lab.load(str(STUDY)), ledger, device=torch.device("cpu"), command="test")
 

@@ -36,10 +36,6 @@ eps = [0, "8/255"]
 images = 30
 through = { temperature = 0.67, mode = "expected" }
 
-[examinations.autoattack]
-examination = "autoattack"
-images = 10
-
 [scales.laptop]
 says = "seconds"
 seeds = 2

@@ -12,7 +12,7 @@ import torch
 
 from unperturbed import lab, models
 from unperturbed.attacks import Evidence
-from unperturbed.lab import pipeline
+from unperturbed.lab import courses, weights
 from unperturbed.lab.runner import load_datasets
 from unperturbed.ledger import Ledger, LedgerError
 from unperturbed.measures import measure_evidence
@@ -81,7 +81,7 @@ def test_seeds_that_train_together_give_the_same_accuracy(tiny, finished, tmp_pa
 
 def test_a_seed_starts_from_the_same_weights_in_every_condition(tiny, tmp_path, monkeypatch):
     seen = {}
-    real = pipeline.train
+    real = weights.train
 
     def watched(network, states, split, recipe, *, seeds, **options):
         if states[0].step == 0:
@@ -89,7 +89,7 @@ def test_a_seed_starts_from_the_same_weights_in_every_condition(tiny, tmp_path, 
                 seen.setdefault((recipe.epochs, seed), []).append(state.weights)
         return real(network, states, split, recipe, seeds=seeds, **options)
 
-    monkeypatch.setattr(pipeline, "train", watched)
+    monkeypatch.setattr(weights, "train", watched)
     plain = tiny.model_copy(update={"trials": tuple(t for t in tiny.trials if t.pretraining is None)})
     run(plain, tmp_path)
     assert [len(starts) for starts in seen.values()] == [3, 3, 1, 1]
@@ -102,12 +102,12 @@ def test_a_seed_starts_from_the_same_weights_in_every_condition(tiny, tmp_path, 
 def test_pretraining_hands_its_weights_on(tiny, finished):
     _, datasets = load_datasets(tiny)
     trial = next(t for t in tiny.trials if t.pretraining and t.architecture == "lenet")
-    lane, _ = pipeline.courses(trial, datasets)
+    lane, _ = courses.courses(trial, datasets)
     first = lane.training[2]
     assert (first.start.data.name, first.data.name, first.start.epoch) == ("photographs", "digits", 2)
     with Ledger.open(finished, write=False) as ledger:
-        (state,) = pipeline._resume([first], 6, ledger)
-        handed = pipeline.load_weights(first.start, ledger)
+        (state,) = weights._resume([first], 6, ledger)
+        handed = weights.load_weights(first.start, ledger)
     assert state.step == 0
     assert all(torch.equal(state.weights[name], handed[name]) for name in handed)
 
@@ -128,9 +128,9 @@ def test_recorded_numbers_follow_from_the_recorded_images_and_weights(tiny, fini
             assert ours == {row.measure: row.value for row in measure_evidence(evidence, chance=0.1)}
 
             trial = next(t for t in study.trials if (t.architecture, t.condition) == key[:2])
-            lane = pipeline.courses(trial, datasets)[place.seed]
+            lane = courses.courses(trial, datasets)[place.seed]
             network = models.build(trial.model, generator("any"))
-            network.load_state_dict(pipeline.load_weights(lane.training[place.epoch], ledger))
+            network.load_state_dict(weights.load_weights(lane.training[place.epoch], ledger))
             test = datasets[trial.data.canonical()].test
             rows = test.fixed()[:50]
             with torch.no_grad():

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from unperturbed import lab
-from unperturbed.lab.study import find
+from unperturbed.lab.study_file import find
 from unperturbed.records import SpecError, Study
 
 TINY = Path(__file__).with_name("tiny.toml")
@@ -183,7 +183,7 @@ def test_at_paper_scale_the_recipe_is_the_published_one():
 
 
 def test_conditions_name_mechanisms_and_attacks_go_through_what_a_network_has():
-    study = lab.load("defences", scale="smoke")
+    study = lab.load("defences", scale="laptop")
     plans = {trial.condition: trial.attacks for trial in study.trials}
     assert plans["winner-take-all"]["pgd-adaptive"].through == {"temperature": 0.67, "mode": "expected"}
     assert plans["pgd-training"]["pgd-adaptive"].through == {}

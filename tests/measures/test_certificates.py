@@ -3,7 +3,15 @@ import pytest
 import torch
 from scipy.stats import binom, norm
 
-from unperturbed.measures.certificates import average_certified_radius, certified_accuracy, certified_radius, certify
+from unperturbed.measures import certificates
+from unperturbed.measures.certificates import (
+    average_certified_radius,
+    certified_accuracy,
+    certified_radius,
+    certify,
+    fewest,
+    largest_radius,
+)
 from unperturbed.records import SpecError
 
 
@@ -27,6 +35,40 @@ def test_the_largest_radius_is_that_of_the_formula():
         found = certified_radius(np.array([n]), n, sigma=0.5, alpha=alpha)
         assert found[0] == pytest.approx(0.5 * norm.ppf(alpha ** (1 / n)), rel=1e-9)
     assert certified_radius(np.array([100_000]), 100_000, sigma=1.0, alpha=0.001)[0] == pytest.approx(3.8, abs=0.05)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.25, 0.05, 0.001, 1e-12])
+def test_the_fewest_draws_are_those_that_the_formula_asks_for(alpha):
+    enough = fewest(alpha)
+    assert alpha ** (1 / enough) > 0.5
+    assert enough == 1 or alpha ** (1 / (enough - 1)) <= 0.5
+    assert largest_radius(enough, sigma=1.0, alpha=alpha) > 0
+    images = torch.rand(2, 1, 2, 2)
+    if enough > 1:
+        with pytest.raises(
+            SpecError, match=rf"{enough - 1} draws cannot certify .* {alpha:g}; expected n of at least {enough}$"
+        ):
+            certify(_linear(torch.ones(4), 5.0), images, sigma=0.5, n=enough - 1, alpha=alpha)
+    assert (certify(_linear(torch.ones(4), 5.0), images, sigma=0.5, n=enough, alpha=alpha).predicted == 0).all()
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.25, 0.5])
+def test_no_point_within_the_radius_gets_another_answer(sigma):
+    """One intensity, class 1 in a band: what the smoothed classifier answers at any point is known."""
+    low, high = 0.35, 0.75
+
+    def band(images):
+        x = images.flatten(1)[:, 0]
+        return torch.stack([torch.zeros_like(x), ((x > low) & (x < high)).to(x) - 0.5], dim=1)
+
+    centres = np.linspace(0, 1, 21)
+    found = certify(band, torch.tensor(centres).view(-1, 1, 1, 1), sigma=sigma, n=2000, alpha=1e-6)
+    assert (found.predicted >= 0).sum() > 10
+    for centre, predicted, radius in zip(centres, found.predicted, found.radius, strict=True):
+        if predicted >= 0:
+            near = np.linspace(centre - radius, centre + radius, 201)
+            inside = norm.cdf((high - near) / sigma) - norm.cdf((low - near) / sigma)
+            assert ((inside > 0.5) == predicted).all()
 
 
 def test_the_radius_grows_with_the_count_and_is_zero_where_the_bound_is_no_majority():
@@ -66,3 +108,63 @@ def test_the_same_seed_gives_the_same_certificate_and_disturbs_no_generator():
 def test_bad_settings_are_one_line(wrong):
     with pytest.raises(SpecError, match="expected sigma above 0, n and n0 of at least 1 and alpha in"):
         certify(_linear(torch.ones(4), 0.0), torch.rand(1, 1, 2, 2), **{"sigma": 0.5, **wrong})
+
+
+def _seen(images, **settings):
+    """Every noisy copy that a classifier is shown, batch by batch."""
+    batches = []
+
+    def classifier(copies):
+        batches.append(copies.clone())
+        return torch.zeros(len(copies), 2)
+
+    certify(classifier, images, sigma=1.0, **settings)
+    return batches
+
+
+def test_copies_of_several_images_share_full_batches(monkeypatch):
+    images = torch.rand(5, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    monkeypatch.setattr(certificates, "AT_ONCE", 100)
+    assert [len(batch) for batch in _seen(images, n=37, n0=20)] == [100, 100, 85]
+    noise = torch.cat(_seen(images, n=300, n0=20)).view(5, 320, 4) - images.view(5, 1, 4)
+    # Standard normal numbers, others for every image, draw and intensity.
+    assert abs(float(noise.mean())) < 4 / noise.numel() ** 0.5
+    assert float(noise.std()) == pytest.approx(1, abs=4 / (2 * noise.numel()) ** 0.5)
+    assert len(noise.unique()) == noise.numel()
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 512, 10_000])
+def test_an_image_has_the_same_noise_in_any_batch_and_at_any_place(monkeypatch, at_once):
+    images = torch.rand(6, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    settings = {"n": 300, "n0": 25, "seed": 3}
+    whole = torch.cat(_seen(images, **settings)).view(6, 325, 3, 2, 2)
+    votes = certify(_linear(torch.ones(12), -6.0), images, sigma=0.5, **settings).votes
+    monkeypatch.setattr(certificates, "AT_ONCE", at_once)
+    for rows in ([3], [5, 1, 2]):
+        part = torch.cat(_seen(images[rows], **settings)).view(len(rows), 325, 3, 2, 2)
+        assert torch.equal(part, whole[rows])
+        found = certify(_linear(torch.ones(12), -6.0), images[rows], sigma=0.5, **settings)
+        np.testing.assert_array_equal(found.votes, votes[rows])
+
+
+def test_the_class_is_chosen_by_draws_of_its_own():
+    images = torch.rand(3, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    choice = torch.cat(_seen(images, n=40, n0=40)).view(3, 80, 4)
+    assert not torch.isin(choice[:, :40], choice[:, 40:]).any()
+    other = torch.cat(_seen(images, n=40, n0=40, seed=1)).view(3, 80, 4)
+    assert not torch.isin(choice, other).any()
+
+
+def test_votes_are_counted_for_the_right_image_and_class():
+    """Each image shows its class; a share of the draws, known from the noise itself, says another."""
+    images = torch.arange(4.0).view(4, 1, 1, 1) * 100
+
+    def classifier(copies):
+        x = copies.flatten()
+        chosen = ((x / 100).round().long() + (x - (x / 100).round() * 100 > 1).long()) % 4
+        return torch.nn.functional.one_hot(chosen, 4).float()
+
+    found = certify(classifier, images, sigma=1.0, n=700, alpha=0.01)
+    assert found.predicted.tolist() == [0, 1, 2, 3]
+    noise = torch.cat(_seen(images, n=700)).view(4, 800) - images.view(4, 1)
+    np.testing.assert_array_equal(found.votes, (noise[:, 100:] <= 1).sum(dim=1).numpy())

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from unperturbed.attacks import fgsm, sweep
-from unperturbed.measures import QUANTITIES, chance_corrected_robustness, measure_evidence, robustness
+from unperturbed.measures import chance_corrected_robustness, measure_evidence, robustness
+from unperturbed.measures.quantities import OF_CURVES
 
 PUBLISHED = (0.0, 0.0125, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 FINE = tuple(sorted({*PUBLISHED, *(k / 255 for k in range(1, 17))}))
@@ -48,7 +49,7 @@ def test_every_quantity_of_a_fine_curve_is_its_definition():
     assert values["R_16_255"] == pytest.approx(float(robustness(fine[inside], accuracy[inside])), rel=1e-12)
     assert values["C_last"] == pytest.approx((accuracy[-1] - 0.9) / 0.9, rel=1e-12)
     assert values["critical_eps_median"] == fine[accuracy <= 0.5][0]
-    assert set(values) == set(QUANTITIES)
+    assert set(values) == set(OF_CURVES)
 
 
 def test_without_a_grid_all_radii_count():
@@ -73,14 +74,14 @@ def test_without_a_grid_all_radii_count():
 )
 def test_what_is_not_defined_is_left_out(eps, accuracy, absent):
     values = _values(_curve(eps, accuracy), chance=0.1)
-    assert set(QUANTITIES) - set(values) == absent
+    assert set(OF_CURVES) - set(values) == absent
     assert all(np.isfinite(value) for value in values.values())
 
 
 def test_units_ranges_and_directions_travel_with_the_values():
     rows = measure_evidence(_curve(FINE, np.linspace(0.9, 0.1, len(FINE))), chance=0.1)
     for row in rows:
-        quantity = QUANTITIES[row.measure]
+        quantity = OF_CURVES[row.measure]
         assert (row.unit, row.better, row.n) == (quantity.unit, quantity.better, 1000)
         assert quantity.lowest <= row.value <= quantity.highest
         assert quantity.says

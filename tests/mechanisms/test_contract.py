@@ -1,5 +1,6 @@
 """What every mechanism owes: it trains, is deployed, draws what it declares, and leaves no trace."""
 
+import contextlib
 import copy
 import functools
 import inspect
@@ -7,17 +8,36 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from unperturbed import mechanisms, models
 from unperturbed.attacks import ATTACKS
-from unperturbed.data import load
+from unperturbed.data import Part, Split, load
 from unperturbed.mechanisms import MECHANISMS, NOTHING, Mechanism, Tools, Traits, compose
+from unperturbed.mechanisms.contract import ATTACKS as ATTACKED
+from unperturbed.mechanisms.contract import DRAWS, ONE_NETWORK
 from unperturbed.mechanisms.installing import altered
 from unperturbed.records import Recipe, Spec, SpecError
 from unperturbed.tensors.streams import generator
-from unperturbed.training import begin, train
+from unperturbed.training import begin, choose_vectorised, train
 
-RECIPE = Recipe(epochs=2, batch_size=325, learning_rate=0.01)
+RECIPE = Recipe(epochs=2, batch_size=65, learning_rate=0.01)
+CASES = {name: Spec(name=name) for name in MECHANISMS} | {  # by default, and with what the defaults leave out
+    "masks with their prior": Spec(name="indian-buffet", settings={"kl": 1e-3}),
+    "winners with their divergence": Spec(name="winner-take-all", settings={"kl": 1e-3, "draws": 3}),
+    "rectifiers with noise": Spec(name="winner-take-all", settings={"mode": "relu-noise"}),
+    "noise in front of layers": Spec(name="noise-injection", settings={"where": "block-input"}),
+    "one step, watched": Spec(name="fast-training", settings={"watch_every": 1}),
+    "own answers": Spec(name="half-adversarial", settings={"own_answers": True}),
+    "dropout when deployed": Spec(name="dropout", settings={"deployed": True}),
+}
+
+
+@functools.cache
+def _digits():
+    """The first 130 training images: two steps for an epoch."""
+    (part,) = load(Spec(name="digits")).train.parts
+    return Split((Part(part.images[:130], part.labels[:130]),))
 
 
 def _attack(name, network, images, labels, seed, **settings):
@@ -32,23 +52,22 @@ def _network(mechanism, seed=0):
 
 @functools.cache
 def _trained(name, until=(2,)):
-    mechanism = mechanisms.build([Spec(name=name)])
+    mechanism = mechanisms.build([CASES[name]])
     network = _network(mechanism)
     states = [begin(network)]
-    split = load(Spec(name="digits")).train
     for epoch in until:
-        states = train(network, states, split, RECIPE, seeds=[0], until=epoch, mechanism=mechanism, attack=_attack)
+        states = train(network, states, _digits(), RECIPE, seeds=[0], until=epoch, mechanism=mechanism, attack=_attack)
     return mechanism, network, states[0]
 
 
-@pytest.mark.parametrize("name", MECHANISMS)
+@pytest.mark.parametrize("name", CASES)
 def test_training_stops_and_goes_on_to_the_same_weights(name):
     at_once, in_two = _trained(name)[2], _trained(name, until=(1, 2))[2]
     for key, value in at_once.weights.items():
         torch.testing.assert_close(value, in_two.weights[key], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", MECHANISMS)
+@pytest.mark.parametrize("name", CASES)
 def test_randomness_is_what_it_declares(name):
     mechanism, network, _ = _trained(name)
     network = copy.deepcopy(network).eval()
@@ -59,7 +78,7 @@ def test_randomness_is_what_it_declares(name):
     assert equal != mechanism.traits.random
 
 
-@pytest.mark.parametrize("name", MECHANISMS)
+@pytest.mark.parametrize("name", CASES)
 def test_training_disturbs_no_global_generator_and_leaves_the_network_in_training_mode(name):
     before = torch.get_rng_state()
     _, network, _ = _trained.__wrapped__(name, until=(1,))
@@ -79,7 +98,39 @@ def test_nothing_composes_to_nothing():
     named = Mechanism(traits=Traits(random=True))
     assert compose() is NOTHING
     assert compose(named) is named
-    assert compose(NOTHING, named, NOTHING).traits == named.traits
+    assert compose(NOTHING, named, NOTHING) is named
+    assert compose(NOTHING, NOTHING) is NOTHING
+
+
+def test_the_network_is_attacked_inside_and_is_afterwards_as_it_was():
+    inside = []
+
+    @contextlib.contextmanager
+    def attacked(network):
+        inside.append("in")
+        yield
+        inside.append("out")
+
+    network = nn.Sequential(nn.Dropout())
+    tools = Tools(_attack, 0, attacked)
+    for mode in (True, False):
+        network.train(mode)
+        with tools.attacking(network):
+            assert not network[0].training
+            assert inside[-1] == "in"
+        assert inside[-1] == "out"
+        with contextlib.suppress(ZeroDivisionError), tools.attacking(network):
+            raise ZeroDivisionError
+        assert network[0].training is mode
+
+
+def test_noise_of_a_step_belongs_to_a_word_and_to_the_seed_and_is_not_clipped():
+    images = torch.rand(40, 3, 8, 8, generator=generator("images"))
+    tools = Tools(_attack, 3, NOTHING.attacked)
+    noise = torch.randn(images.shape, generator=generator("a word", 3))
+    assert torch.equal(tools.noisy(images, "a word", 0.5), images + 0.5 * noise)
+    assert not torch.equal(tools.noisy(images, "another", 0.5), images + 0.5 * noise)
+    assert tools.noisy(images, "a word", 0.5).min() < 0
 
 
 def test_the_later_mechanism_wraps_the_earlier_one():
@@ -102,7 +153,7 @@ def test_the_network_is_attacked_in_evaluation_mode_and_gathers_no_gradient():
 
     mechanism = mechanisms.build([Spec(name="adversarial-training", settings={"steps": 2, "step_size": 0.02})])
     network = _network(mechanism).train()
-    split = load(Spec(name="digits")).train
+    split = _digits()
     images, labels = split.images(split.fixed()[:10]), split.labels(split.fixed()[:10])
     worst = Tools(watch, 0, mechanism.attacked).worst(network, images, labels, "pgd", eps=0.03, steps=2)
     assert seen == [("pgd", False, 0.03)]
@@ -114,17 +165,49 @@ def test_the_network_is_attacked_in_evaluation_mode_and_gathers_no_gradient():
 def test_an_objective_that_attacks_needs_an_attack():
     mechanism = mechanisms.build([Spec(name="adversarial-training")])
     network = _network(mechanism)
-    split = load(Spec(name="digits")).train
+    split = _digits()
     with pytest.raises(SpecError, match="asks for the attack 'pgd'"):
         train(network, [begin(network)], split, RECIPE, seeds=[0], until=1, mechanism=mechanism)
 
 
-def test_networks_with_a_mechanism_train_one_by_one():
-    mechanism = mechanisms.build([Spec(name="label-smoothing")])
-    network = _network(mechanism)
-    states = [begin(network), begin(network)]
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_a_mechanism_says_why_its_networks_train_one_by_one_and_they_do(name):
+    """A network so small that without a mechanism many seeds train as one program."""
+    small = models.build(Spec(name="fully-connected", settings={"hidden": 8}), generator("weights", 0))
+    assert (choose_vectorised(small, torch.device("cpu")), NOTHING.alone) == (True, "")
+    mechanism = mechanisms.build([Spec(name=name)])
+    mechanism.install(small)
+    assert choose_vectorised(small, torch.device("cpu"), mechanism) == (mechanism.alone == "")
+    assert (DRAWS in mechanism.alone) >= mechanism.traits.random
+    states = [begin(small), begin(small)]
     with pytest.raises(SpecError, match="one by one"):
-        train(network, states, load(Spec(name="digits")).train, RECIPE, seeds=[0, 1], until=1, mechanism=mechanism)
+        train(small, states, _digits(), RECIPE, seeds=[0, 1], until=1, mechanism=mechanism)
+
+
+def test_a_mechanism_that_attacks_says_so():
+    for name in MECHANISMS:
+        asked = []
+
+        def attack(name, network, images, labels, seed, asked=asked, **settings):
+            asked.append(name)
+            return images
+
+        mechanism = mechanisms.build([Spec(name=name)])
+        network = _network(mechanism)
+        split = _digits()
+        images, labels = split.images(split.fixed()[:4]), split.labels(split.fixed()[:4])
+        for seed in range(10):  # so that a mixture takes each of its branches
+            tools = Tools(attack, seed, mechanism.attacked)
+            mechanism.objective(lambda network, images, labels: images.flatten(1).sum(dim=1), tools)(
+                network, images, labels
+            )
+        if asked:
+            assert ATTACKED in mechanism.alone, name
+
+
+def test_reasons_to_train_alone_are_collected():
+    built = mechanisms.build([Spec(name="winner-take-all"), Spec(name="mixed-training"), Spec(name="label-smoothing")])
+    assert built.alone.split("; ") == [DRAWS, ATTACKED, ONE_NETWORK]
 
 
 def test_a_copy_is_altered_and_the_network_is_not():
@@ -143,11 +226,11 @@ def test_every_file_of_the_folder_is_listed():
     assert {str(path) for path in folder.glob("*.py") if path.name not in apart} == listed
 
 
-@pytest.mark.parametrize("name", ["adversarial-training", "trades", "label-smoothing"])
+@pytest.mark.parametrize("name", ["adversarial-training", "trades", "label-smoothing", "indian-buffet", "dropout"])
 def test_a_recipe_in_float64_trains_in_float64(name):
     mechanism = mechanisms.build([Spec(name=name)])
     network = _network(mechanism)
-    recipe = Recipe(epochs=1, batch_size=1300, precision="float64")
-    split = load(Spec(name="digits")).train
+    recipe = Recipe(epochs=1, batch_size=130, precision="float64")
+    split = _digits()
     (state,) = train(network, [begin(network)], split, recipe, seeds=[0], until=1, mechanism=mechanism, attack=_attack)
     assert all(value.dtype == torch.float64 for value in state.weights.values())

@@ -11,6 +11,7 @@ from unperturbed.mechanisms import NOTHING, Tools
 from unperturbed.mechanisms.mixed_training import BRANCHES
 from unperturbed.mechanisms.trades import trades
 from unperturbed.records import Spec, SpecError
+from unperturbed.tensors.streams import generator
 
 
 def _attack(name, network, images, labels, seed, **settings):
@@ -64,6 +65,44 @@ def test_adversarial_training_of_a_linear_network_has_the_loss_of_the_closed_for
     expected = F.softplus(-(margin - 0.03 * weight.abs().sum()))
     found = _losses("adversarial-training", (network, images, labels), eps=0.03, steps=5, step_size=0.02)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_one_step_away_is_a_random_start_and_a_projected_step(case):
+    """A linear network of two classes: the gradient has one sign everywhere, so that a step ends where the ball does."""
+    network, images, labels = case
+    network.fc = nn.Linear(48, 2)
+    labels, images = labels % 2, 0.4 + 0.2 * images
+    seen = []
+
+    def loss(network, images, labels):
+        seen.append(images)
+        return _cross_entropy(network, images, labels)
+
+    mechanism = mechanisms.build([Spec(name="fast-training", settings={"eps": 0.03, "stride": 1.25})])
+    mechanism.install(network)
+    mechanism.objective(loss, Tools(_attack, 3, mechanism.attacked))(network, images, labels)
+    weight = network.fc.weight[1] - network.fc.weight[0]
+    uphill = ((1.0 - 2.0 * labels).unsqueeze(1) * weight.sign()).view_as(images)
+    travelled = (seen[0] - images) * uphill  # of the start, -eps to eps, and 1.25 eps, cut at eps
+    assert travelled.max() <= 0.03 + 1e-6
+    assert travelled.min() >= 0.25 * 0.03 - 1e-6
+    share = (travelled < 0.03 - 1e-6).double().mean()  # of starts below -eps / 4: 3/8
+    assert (share - 0.375).abs() < 4 * (0.375 * 0.625 / travelled.numel()) ** 0.5
+
+
+def test_trades_without_steps_is_the_equation_at_its_start(case):
+    network, images, _ = case
+    moved = images + 0.001 * torch.randn(images.shape, generator=generator("trades", 5))
+    p, q = network(images).softmax(dim=1), network(moved).softmax(dim=1)
+    expected = _cross_entropy(*case) + 6.0 * (p * (p / q).log()).sum(dim=1)
+    torch.testing.assert_close(_losses("trades", case, seed=5, steps=0), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_noise_augmentation_is_the_loss_of_the_noisy_images(case):
+    network, images, labels = case
+    noise = torch.randn(images.shape, generator=generator("noise augmentation", 5))
+    expected = _cross_entropy(network, (images + 0.3 * noise).clamp(0, 1), labels)
+    torch.testing.assert_close(_losses("noise-augmentation", case, seed=5, sigma=0.3), expected, rtol=0, atol=0)
 
 
 def test_trades_without_its_second_term_is_the_cross_entropy(case):
@@ -123,6 +162,41 @@ def test_every_branch_changes_the_images(case, attack):
     assert not torch.allclose(changed, _cross_entropy(network, images, labels))
 
 
+@pytest.mark.parametrize(("granularity", "kinds"), [("batch", 1), ("example", 5)])
+def test_a_batch_is_of_one_kind_unless_the_draw_is_for_each_image(case, granularity, kinds):
+    network, images, labels = case
+    mechanism = mechanisms.build([Spec(name="mixed-training", settings={"granularity": granularity})])
+    mechanism.install(network)
+    most = 0
+    for seed in range(8):
+        before, asked = network.branches.clone(), []
+
+        def attack(name, network, images, labels, seed, asked=asked, **settings):
+            asked.append((name, len(images)))
+            return images + 1000.0
+
+        tools = Tools(attack, seed, mechanism.attacked)
+        seen = []
+        mechanism.objective(lambda _, images, labels, seen=seen: seen.append(images), tools)(network, images, labels)
+        taken = dict(zip(BRANCHES, (network.branches - before).tolist(), strict=True))
+        assert sum(taken.values()) == len(images)
+        assert dict(asked) == {name: count for name, count in taken.items() if count and name not in ("clean", "noise")}
+        assert (seen[0] > 500).flatten(1).all(dim=1).sum() == sum(count for _, count in asked)
+        assert (seen[0] == images).flatten(1).all(dim=1).sum() == taken["clean"]
+        most = max(most, sum(count > 0 for count in taken.values()))
+    assert most == kinds
+
+
+def test_branches_are_counted_exactly_however_many_there_were(case):
+    network, images, labels = case
+    mechanism = mechanisms.build([Spec(name="mixed-training", settings={"clean": 1.0})])
+    mechanism.install(network)
+    network.branches[0] = 2**24  # from where float32 counts in steps of 2
+    tools = Tools(_attack, 0, mechanism.attacked)
+    mechanism.objective(_cross_entropy, tools)(network.float(), images[:1], labels[:1])
+    assert int(network.branches[0]) == 2**24 + 1
+
+
 def test_unknown_branches_are_refused():
     with pytest.raises(SpecError, match="attacks among pgd, fgsm, carlini_wagner, noise"):
         mechanisms.build([Spec(name="mixed-training", settings={"attacks": "pgd square"})])
@@ -158,6 +232,21 @@ def test_the_watch_of_fast_training_sees_that_one_step_leaves_more_than_many():
     assert network.overfitting.tolist() == [3.0, 2.0, 0.0]
 
 
+def test_a_filter_has_the_values_computed_by_hand():
+    patch = torch.tensor([[0.0, 0.1, 0.2], [0.3, 0.9, 0.4], [0.5, 0.6, 0.7]])
+    found = {}
+    for kind in ("median", "gaussian"):
+        network = _Nothing()
+        mechanisms.build([Spec(name="spatial-smoothing", settings={"kind": kind})]).install(network)
+        found[kind] = network(patch.expand(1, 3, 3, 3))[0, 0, 1, 1].item()
+    assert found["median"] == pytest.approx(0.4)
+    beside, corner = 2.718281828 ** -(1 / (2 * 0.75**2)), 2.718281828 ** -(2 / (2 * 0.75**2))  # exp(-d^2 / 2 s^2)
+    expected = (0.9 + beside * (0.1 + 0.3 + 0.4 + 0.6) + corner * (0.0 + 0.2 + 0.5 + 0.7)) / (
+        1 + 4 * beside + 4 * corner
+    )
+    assert found["gaussian"] == pytest.approx(expected, rel=1e-6)  # of float32
+
+
 @pytest.mark.parametrize("kind", ["median", "gaussian"])
 def test_a_filter_keeps_even_images_and_removes_a_single_pixel(kind):
     mechanism = mechanisms.build([Spec(name="spatial-smoothing", settings={"kind": kind})])
@@ -189,3 +278,41 @@ def test_a_smoothed_network_answers_with_the_mean_probability_of_its_draws(case)
 def test_a_bare_sequence_is_refused_because_it_would_run_what_stands_in_front_last(name):
     with pytest.raises(SpecError, match=r"got nn.Sequential: wrap it"):
         mechanisms.build([Spec(name=name)]).install(nn.Sequential(nn.Identity()))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("noise-augmentation", {"sigma": 0.0}, "noise-augmentation: sigma must be above 0, got 0"),
+        ("noise-augmentation", {"sigma": -0.1}, "noise-augmentation: sigma must be above 0, got -0.1"),
+        ("randomised-smoothing", {"sigma": 0.0}, "randomised-smoothing: sigma must be above 0, got 0"),
+        ("randomised-smoothing", {"draws": 0}, "randomised-smoothing: draws must be at least 1, got 0"),
+        ("mixed-training", {"sigma": 0.0}, "mixed-training: sigma must be above 0, got 0"),
+        ("mixed-training", {"sigma": float("nan")}, "mixed-training: sigma must be above 0, got nan"),
+        ("mixed-training", {"clean": 1.5}, "expected clean from 0 to 1 .*; got 1.5"),
+        ("label-smoothing", {"amount": 1.1}, "label-smoothing: amount must lie between 0 and 1, got 1.1"),
+        ("spatial-smoothing", {"size": 4}, "spatial-smoothing: size must be odd and at least 3, got 4"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused_before_training(name, settings, message):
+    with pytest.raises(SpecError, match=message):
+        mechanisms.build([Spec(name=name, settings=settings)])
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        (
+            "winner-take-all",
+            {"mode": "max"},
+            "mode must be 'sampled' or 'straight-through' or .* or 'relu-noise', got 'max'",
+        ),
+        ("noise-injection", {"where": "bias"}, "where must be 'weights' or .* or 'block-input' or 'input', got 'bias'"),
+        ("mixed-training", {"granularity": "image"}, "granularity must be 'batch' or 'example', got 'image'"),
+        ("dropout", {"p": 0.5}, "dropout has no setting 'p'. It has: rate, deployed"),
+        ("indian-bufet", {}, "There is no mechanism 'indian-bufet'.*Did you mean 'indian-buffet'"),
+    ],
+)
+def test_unknown_options_are_answered_with_those_there_are(name, settings, message):
+    with pytest.raises(SpecError, match=message):
+        mechanisms.build([Spec(name=name, settings=settings)])

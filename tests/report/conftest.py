@@ -2,8 +2,10 @@
 
 import math
 import random
+import runpy
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -217,3 +219,18 @@ def sparse(content) -> Content:
         content, study=study, curves=curves, measurements=measurements, costs=[], pictures=(),
         decisions=decide(study, measurements), versions={}, command="",
     )  # fmt: skip
+
+
+SAMPLES = runpy.run_path(str(Path(__file__).with_name("defence_samples.py")))
+
+
+@pytest.fixture(scope="session")
+def make_defences():
+    """A study of defences: what each keeps its accuracy against, and what examinations say of it."""
+    return SAMPLES["make_defences"]
+
+
+@pytest.fixture(scope="session")
+def defences(make_defences) -> Content:
+    """One architecture, twelve conditions, three seeds, numbers printed elsewhere without a standard deviation."""
+    return make_defences()

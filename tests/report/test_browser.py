@@ -59,3 +59,22 @@ def test_contents_stay_in_sight_on_a_wide_screen(browser, address):
     assert page.locator("nav a").first.evaluate("node => node.getBoundingClientRect().top") >= 0
     assert page.locator("#cost h2").evaluate("node => node.getBoundingClientRect().top") < 900
     page.close()
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_wide_table_scrolls_in_its_own_box_and_keeps_its_first_column_in_sight(browser, defences, tmp_path, width):
+    address = report.write(tmp_path, defences, formats=("html",)).as_uri()
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto(address)
+    for details in page.locator("details").all():
+        details.locator("summary").click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator("figure svg").count() == 9
+    box = page.locator("#overview .scroll")
+    assert box.evaluate("node => node.scrollWidth > node.clientWidth")
+    first = box.locator("tr", has_text="winner-take-all-hot").locator("td").first
+    before = first.evaluate("node => node.getBoundingClientRect().left")
+    box.evaluate("node => { node.scrollLeft = 500 }")
+    assert box.evaluate("node => node.scrollLeft") == 500
+    assert first.evaluate("node => node.getBoundingClientRect().left") == pytest.approx(before, abs=1)
+    page.close()

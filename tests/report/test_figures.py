@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from unperturbed.report import figures, tables
+from unperturbed.report import drawing, figures, tables
 
 
 @pytest.fixture(scope="module")
@@ -127,22 +127,22 @@ def test_a_drawing_is_well_formed_and_escapes_its_texts(small):
     evil = "<script>alert(1)</script>&"
     curves = [p._replace(condition=evil) if p.condition == "digits" else p for p in small.curves]
     figure = figures.draw(replace(small, curves=curves))[0]
-    text = figures.svg(figure)
+    text = drawing.svg(figure)
     root = ET.fromstring(text)
     assert not [node for node in root.iter() if node.tag.endswith("script")]
     assert evil in "".join(root.itertext())
 
 
 def test_a_drawing_is_the_same_text_every_time(small):
-    first, second = ([figures.svg(figure) for figure in figures.draw(small)] for _ in range(2))
+    first, second = ([drawing.svg(figure) for figure in figures.draw(small)] for _ in range(2))
     assert first == second
 
 
 def test_drawings_become_files_of_each_kind(drawn):
-    text = figures.svg(drawn["controls"])
-    assert figures.converted(text, "svg").decode() == text
-    assert figures.converted(text, "png").startswith(b"\x89PNG")
-    assert figures.converted(text, "pdf").startswith(b"%PDF")
+    text = drawing.svg(drawn["controls"])
+    assert drawing.converted(text, "svg").decode() == text
+    assert drawing.converted(text, "png").startswith(b"\x89PNG")
+    assert drawing.converted(text, "pdf").startswith(b"%PDF")
 
 
 def test_a_condition_and_an_attack_have_one_colour_in_every_figure(sparse, drawn):

@@ -8,6 +8,7 @@ from unperturbed import report
 from unperturbed.records import SpecError
 from unperturbed.report import tables
 from unperturbed.report.numbers import MISSING, TIMES
+from unperturbed.report.verdicts import answer, contrast_rows
 from unperturbed.statistics import decide
 
 
@@ -221,3 +222,37 @@ def test_an_unknown_format_is_refused_before_anything_is_written(content, tmp_pa
     with pytest.raises(SpecError, match=r"^report: no format 'gif'\. It has: html, svg, png, pdf\.$"):
         report.write(tmp_path / "new", content, formats=("html", "gif"))
     assert not (tmp_path / "new").exists()
+
+
+def test_published_values_without_a_deviation_have_a_mean_and_nothing_else(content, tmp_path):
+    published = tuple(value.model_copy(update={"sd": None}) for value in content.study.published)
+    study = content.study.model_copy(update={"published": published})
+    bare = replace(content, study=study, decisions=decide(study, content.measurements))
+    rows = tables.robustness_rows(bare)
+    assert {row["published_mean"] for row in rows} > {None}
+    assert {(row["published_sd"], row["deviation"], row["far"]) for row in rows} == {(None, None, False)}
+    assert {row["published_p"] for row in contrast_rows(bare)} == {None}
+    page = Page(report.write(tmp_path, bare, formats=("html",)).read_text(encoding="utf-8"))
+    assert "0.5200 vs 0.0972 epoch 20 " in page.text
+    assert f"± {MISSING}" not in page.text
+    assert "nan" not in page.text.lower().split()
+
+
+def test_a_contrast_of_two_attacks_on_the_same_networks_names_both(defences, tmp_path):
+    page = Page(report.write(tmp_path, defences, formats=("html",)).read_text(encoding="utf-8"))
+    between = "lenet noise-injection vs noise-injection under pgd at epoch 15"
+    assert f"{between} accuracy at 8/255 under pgd-eot against pgd" in page.text
+    (row,) = [row for row in contrast_rows(defences) if row["claim"] == "PNI6"]
+    assert (row["left_attack"], row["right_attack"], row["measure"]) == ("pgd-eot", "pgd", "A_8_255")
+    claim = [claim for claim in defences.study.claims if claim.id == "PNI6"]
+    study = defences.study.model_copy(update={"claims": tuple(claim)})
+    _, main, catch = answer(replace(defences, study=study, decisions=decide(study, defences.measurements)))
+    assert f"{between}: accuracy at 8/255 under pgd-eot where no other attack is named is 0.5" in main
+    assert catch.startswith("The catch: both sides are the same networks, so what differs is the attack; recipe,")
+
+
+def test_a_picture_says_original_label_attack_and_what_it_is_called(defences, tmp_path):
+    page = Page(report.write(tmp_path, defences, formats=("html",)).read_text(encoding="utf-8"))
+    assert "trades: original label photograph 7, attack pgd-eot, called photograph 2" in page.text
+    assert "lenet under carlini-wagner" in page.text
+    assert "All 4 contrasts, at every epoch tested" in page.text

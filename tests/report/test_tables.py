@@ -6,6 +6,7 @@ import pytest
 
 from unperturbed.records import CurvePoint, Measurement
 from unperturbed.report import claims_rows, tables
+from unperturbed.report.costs import cost_rows, stage_rows
 from unperturbed.report.verdicts import answer, contrast_rows
 from unperturbed.statistics import decide
 
@@ -159,7 +160,7 @@ def test_an_undefined_value_is_none_and_not_nan(content):
 
 
 def test_costs_are_summed_by_architecture_and_kind(content):
-    rows = tables.cost_rows(content)
+    rows = cost_rows(content)
     assert [row["kind"] for row in of(rows, architecture="lenet")] == [
         "training", "fgsm", "pgd-linf", "pgd-l2", "uniform-noise", "gaussian-noise",
     ]  # fmt: skip
@@ -173,7 +174,7 @@ def test_costs_are_summed_by_architecture_and_kind(content):
         "backwards": 12000,
         "device": "cpu",
     }
-    assert len(tables.stage_rows(content)) == len(content.costs)
+    assert len(stage_rows(content)) == len(content.costs)
 
 
 def test_claims_repeat_what_was_decided(content):

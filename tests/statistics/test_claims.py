@@ -396,7 +396,7 @@ def test_published_values_are_those_of_the_mapped_epoch(comparable, position, ex
     if expected is None:
         assert row.published is row.power is None
         return
-    assert row.published.left == ("lenet", "a", expected, 0.11 + expected / 1000, 0.009, 20)
+    assert row.published.left[:6] == ("lenet", "a", expected, 0.11 + expected / 1000, 0.009, 20)
     assert row.published.p == pytest.approx(welch_from_summary(0.11, 0.009, 20, 0.098, 0.0083, 20).p, rel=1e-9)
     assert row.power == pytest.approx(paired_power(0.012, math.hypot(0.009, 0.0083), 5), rel=1e-9)
 
@@ -425,7 +425,8 @@ def test_plain_has_the_promised_keys_and_is_json():
     assert (plain["id"], plain["says"], plain["verdict"], plain["n"]) == ("K1", "claim 1", "supported", 5)
     assert plain["interval"] == list(paired_bootstrap(HIGH, LOW, seed=0))
     assert plain["published"]["right"] == {
-        "architecture": "lenet", "condition": "b", "epoch": 300, "mean": 0.398, "sd": 0.0083, "n": 20
+        "architecture": "lenet", "condition": "b", "epoch": 300, "mean": 0.398, "sd": 0.0083, "n": 20,
+        "attack": "",
     }  # fmt: skip
     expected = welch_from_summary(0.11, 0.009, 20, 0.098, 0.0083, 20)
     assert plain["published"]["p"] == pytest.approx(expected.p, rel=1e-9)
@@ -461,3 +462,32 @@ def test_seeds_with_the_published_means_and_deviations_give_the_published_tests(
     for row in decisions.rows:
         assert row.p_welch == pytest.approx(row.published.p, rel=1e-6)  # means near 0.1 subtract to 1e-15
         assert row.outcome == "supported"
+
+
+def test_a_contrast_between_two_attacks_on_one_cell():
+    cells = [Cell(architecture="lenet", condition="a", attack=attack) for attack in ("pgd", None)]
+    between = Contrast(left=cells[0], right=cells[1], expect="less")
+    rows = measured({"lenet/a": {1: HIGH}}) + measured({"lenet/a": {1: LOW}}, attack="pgd")
+    (claim,) = decide(study((between,)), rows).claims
+    assert claim.verdict == "supported"
+    (row,) = claim.rows
+    assert (row.left.what, row.right.what) == ("a under pgd", "a")
+    assert row.difference == pytest.approx(np.mean(LOW) - np.mean(HIGH), abs=1e-12)
+    (claim,) = decide(study((between,)), measured({"lenet/a": {1: HIGH}})).claims
+    assert claim.reason == "lenet/a has no R under pgd"
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_published_means_without_a_spread_stand_beside_ours_and_promise_no_power(paired):
+    values = [
+        PublishedValue(table="1", architecture="lenet", condition=name, epoch=1, mean=mean, sd=sd)
+        for name, mean, sd in (("a", 0.5, 0.01), ("b", 0.4, None))
+    ]
+    question = study((contrast("lenet/a", "lenet/b", paired=paired),), published=tuple(values))
+    (claim,) = decide(question, measured({"lenet/a": {1: HIGH}, "lenet/b": {1: LOW}})).claims
+    (row,) = claim.rows
+    assert row.power is None
+    assert claim.published.difference == pytest.approx(0.1)
+    plain = claim.plain()["published"]
+    assert (plain["left"]["sd"], plain["right"]["sd"], plain["p"]) == (0.01, None, None)
+    json.dumps(claim.plain(), allow_nan=False)

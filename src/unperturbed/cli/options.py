@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unperturbed.records import SpecError
+
 if TYPE_CHECKING:
     from unperturbed.records import Study
 
@@ -33,7 +35,7 @@ class StudyChoice:
     """The study that a command is about, what is changed in it, and where its results and data lie."""
 
     study: Annotated[str, typer.Argument(help="A study's name, or a path ending in .toml.")]
-    scale: Annotated[str, typer.Option(help="smoke (seconds), laptop (minutes) or paper (as published).")] = "laptop"
+    scale: Annotated[str, typer.Option(help="smoke, laptop, paper or another one that the study has.")] = "laptop"
     seeds: Annotated[int | None, typer.Option(help="Number of matched seeds, from 0.")] = None
     only: Annotated[
         list[str] | None,
@@ -49,6 +51,10 @@ class StudyChoice:
     ] = None
     digits: Annotated[str | None, typer.Option(help="The data set of digits: digits or mnist.")] = None
     objects: Annotated[str | None, typer.Option(help="The data set of objects: photographs or cifar10.")] = None
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Another value of a setting of the study; repeat for more.", metavar="NAME=VALUE"),
+    ] = None
     ledger: LedgerFolder = RUNS
     data_root: DataRoot = None
     accept_inexact: AcceptInexact = False
@@ -59,6 +65,11 @@ class StudyChoice:
 
         chosen = {"digits": self.digits, "objects": self.objects}
         settings = {name: value for name, value in chosen.items() if value is not None}
+        for word in self.settings or ():
+            name, sign, value = word.partition("=")
+            if not (name and sign and value):
+                raise SpecError(f"--set: expected NAME=VALUE, for example images=cifar10; got {word!r}")
+            settings[name] = value
         changes = lab.Changes(self.seeds, tuple(self.only or ()), self.until_epoch, self.pretraining_epochs, settings)
         return lab.load(self.study, scale=self.scale, changes=changes)
 

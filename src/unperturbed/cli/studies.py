@@ -66,7 +66,7 @@ def run(choice: StudyChoice, *, device: Device = "auto", as_json: AsJson = False
 def studies(as_json: AsJson = False) -> None:
     """List the studies that come with the lab."""
     from unperturbed.lab import names
-    from unperturbed.lab.study import find, read
+    from unperturbed.lab.study_file import find, read
 
     rows = [(name, read(find(name))) for name in names()]
     if as_json:
@@ -85,7 +85,7 @@ def new(
     study: Annotated[str, typer.Option("--from", help="The study to copy.")] = "distribution-and-task",
 ) -> None:
     """Copy a study into a file to edit and run."""
-    from unperturbed.lab.study import find
+    from unperturbed.lab.study_file import find
 
     target = Path(name if name.endswith(".toml") else f"{name}.toml")
     source = find(study)

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from unperturbed.attacks.protocols import autoattack as run
-from unperturbed.examinations.contract import Found, Subject, measured
+from unperturbed.examinations.contract import BATCH_SIZE, Found, Subject, measured
 
 
 def autoattack(
@@ -23,14 +23,14 @@ def autoattack(
     """
     chosen = ("rand" if subject.random else "standard") if version == "fitting" else version
     found = run(
-        subject.network,
+        subject.watched(subject.network),
         subject.images,
         subject.labels,
         version=chosen,
         norm=norm,
         eps=eps,
         seed=subject.seed,
-        progress=subject.look,
+        batch_size=BATCH_SIZE,
     )
     values = {"f0": found.clean_accuracy, "A_eps": found.robust_accuracy}
     if found.fresh is not None:

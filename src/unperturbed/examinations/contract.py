@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from unperturbed.measures import QUANTITIES, Measured
 
+BATCH_SIZE = 500  # fixed: another one rounds otherwise, and the same record must give the same numbers
+
 
 class Interrupted(Exception):
     """The user asked to stop while an examination was under way."""
@@ -35,6 +37,15 @@ class Subject(NamedTuple):
         """Raise ``Interrupted`` where the user asked to stop; to be called often, as progress if that is convenient."""
         if self.stopped():
             raise Interrupted
+
+    def watched(self, network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """Return a classifier that answers as ``network`` and looks before every pass."""
+
+        def look(images: Tensor) -> Tensor:
+            self.look()
+            return network(images)
+
+        return look
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ import torch
 from unperturbed import models
 from unperturbed.data import Dataset
 from unperturbed.data import load as load_data
+from unperturbed.lab.courses import Machine, Station, Stopped, courses, expected_passes
 from unperturbed.lab.engines import ENGINES
-from unperturbed.lab.pipeline import Machine, Station, Stopped, courses, expected_passes, run_trial
+from unperturbed.lab.pipeline import run_trial
 from unperturbed.ledger import Ledger
 from unperturbed.records import AttackStage, ExaminationStage, Record, Spec, SpecError, Study, TrainingStage, Trial
 from unperturbed.tensors.streams import generator

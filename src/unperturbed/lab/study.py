@@ -7,34 +7,35 @@ line may replace.
 
 from __future__ import annotations
 
-import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
-from pydantic import Field, PositiveInt, ValidationError
 from torch import nn
 
 from unperturbed import attacks as attack_family
 from unperturbed import data as data_family
 from unperturbed import mechanisms as mechanism_family
 from unperturbed.examinations import EXAMINATIONS
+from unperturbed.lab.study_file import (
+    ArchitectureFile,
+    AttackFile,
+    ScaleFile,
+    StudyFile,
+    claim_of,
+    find,
+    published_values,
+    read,
+    validate,
+)
 from unperturbed.mechanisms import MECHANISMS
 from unperturbed.mechanisms.installing import having
 from unperturbed.models import MODELS, outline
 from unperturbed.records import (
     AttackPlan,
-    Cell,
-    Claim,
-    Contrast,
     ExaminationPlan,
-    Expectation,
-    PublishedValue,
     Recipe,
-    Record,
     Setting,
     Spec,
     SpecError,
@@ -44,93 +45,6 @@ from unperturbed.records import (
 from unperturbed.registry import complete, lookup, suggestion
 
 VOTES = 9  # draws that decide about an image of a random network, clean and attacked
-
-BUILT_IN = Path(__file__).parent.parent / "studies"
-
-
-class ConditionFile(Record):
-    """One ``[conditions.NAME]``: the images and the task, and what came before."""
-
-    says: str
-    data: dict[str, Setting]
-    mechanisms: tuple[dict[str, Setting], ...] = ()
-    pretraining: dict[str, Setting] | None = None
-    control: bool = False
-
-
-class AttackFile(Record):
-    """One ``[attacks.NAME]``."""
-
-    attack: str
-    settings: dict[str, Setting] = Field(default_factory=dict)
-    eps: tuple[float | str, ...]
-    grid: tuple[float | str, ...] | None = None
-    images: PositiveInt | None = None
-    epochs: Literal["all", "last"] = "all"
-    through: dict[str, Setting] = Field(default_factory=dict)
-
-
-class ExaminationFile(Record):
-    """One ``[examinations.NAME]``: what else is asked of the networks of some conditions, or of all."""
-
-    examination: str
-    settings: dict[str, Setting] = Field(default_factory=dict)
-    images: PositiveInt | None = None
-    conditions: tuple[str, ...] | None = None
-    beside: str | None = None  # the condition whose network of the same seed stands beside
-
-
-class ArchitectureFile(Record):
-    """One ``[scales.SCALE.architectures.NAME]``."""
-
-    model: dict[str, Setting]
-    recipe: dict[str, Setting]
-    evaluate: tuple[PositiveInt, ...]
-    conditions: tuple[str, ...] | None = None
-    attacks: tuple[str, ...] | None = None
-    examinations: tuple[str, ...] | None = None
-    images: dict[str, PositiveInt] = Field(default_factory=dict)
-
-
-class ScaleFile(Record):
-    """One ``[scales.NAME]``."""
-
-    says: str
-    seeds: int
-    comparable: bool = False
-    data: dict[str, dict[str, Setting]] = Field(default_factory=dict)
-    architectures: dict[str, ArchitectureFile]
-
-
-class ClaimFile(Record):
-    """One ``[[claims]]``; contrasts read ``architecture: left > right @ epoch``, a side ``condition[attack]``.
-
-    The label of an examination stands where that of an attack does.
-    """
-
-    id: str
-    says: str
-    primary: tuple[str, ...]
-    secondary: tuple[str, ...] = ()
-    attack: str = "fgsm"
-    measure: str = "R"
-
-
-class StudyFile(Record):
-    """A whole study file."""
-
-    title: str
-    question: str
-    source: str
-    settings: dict[str, Setting] = Field(default_factory=dict)
-    published_settings: dict[str, Setting] = Field(default_factory=dict)
-    published_tables: str | None = None
-    architectures: dict[str, str]
-    conditions: dict[str, ConditionFile]
-    attacks: dict[str, AttackFile]
-    examinations: dict[str, ExaminationFile] = Field(default_factory=dict)
-    scales: dict[str, ScaleFile]
-    claims: tuple[ClaimFile, ...] = ()
 
 
 class Changes(NamedTuple):
@@ -143,30 +57,6 @@ class Changes(NamedTuple):
     settings: Mapping[str, Setting] = {}
 
 
-def names() -> list[str]:
-    """Return the names of the studies that come with the lab."""
-    return sorted(path.stem for path in BUILT_IN.glob("*.toml") if not path.stem.endswith(".published"))
-
-
-def find(name: str) -> Path:
-    """Return the file of a built-in study, or the path that was given."""
-    path = Path(name)
-    if path.suffix == ".toml":
-        if not path.is_file():
-            raise SpecError(f"There is no study file {name}. Make one with: unperturbed new {path.stem}")
-        return path
-    return lookup("study", {known: BUILT_IN / f"{known}.toml" for known in names()}, name)
-
-
-def read(path: Path) -> StudyFile:
-    """Return the study file at ``path``, or raise a ``SpecError`` that names the first wrong entry."""
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SpecError(f"{path.name} cannot be read as TOML: {error}.") from error
-    return _validate(StudyFile, content, path.name)
-
-
 def load(name: str, *, scale: str = "laptop", changes: Changes = Changes()) -> Study:  # noqa: B008 - an immutable value
     """Return the study called ``name`` (or at a path ending in .toml) at one scale.
 
@@ -176,8 +66,8 @@ def load(name: str, *, scale: str = "laptop", changes: Changes = Changes()) -> S
     path = find(name)
     written = read(path)
     size = lookup("scale", written.scales, scale)
-    settings = {**written.settings, **changes.settings}
-    for key in changes.settings:
+    settings = {**written.settings, **size.settings, **changes.settings}
+    for key in (*size.settings, *changes.settings):
         if key not in written.settings:
             raise SpecError(f"{path.stem} has no setting {key!r}. It has: {', '.join(written.settings)}.")
     seeds = size.seeds if changes.seeds is None else changes.seeds
@@ -193,7 +83,7 @@ def load(name: str, *, scale: str = "laptop", changes: Changes = Changes()) -> S
         _check_through(name, written.attacks[name].through, trials)
     _check_only(changes.only, written, trials)
     trials = tuple(t for t in trials if _is_chosen(t, changes.only, written))
-    published = _published(path, written)
+    published = published_values(path, written)
     return Study(
         name=path.stem,
         title=written.title,
@@ -206,7 +96,7 @@ def load(name: str, *, scale: str = "laptop", changes: Changes = Changes()) -> S
         conditions={name: c.says for name, c in written.conditions.items() if _appears(name, trials)},
         controls=tuple(name for name, c in written.conditions.items() if c.control and _appears(name, trials)),
         trials=trials,
-        claims=tuple(_claim(claim, written) for claim in written.claims),
+        claims=tuple(claim_of(claim, written) for claim in written.claims),
         published=published,
         comparable=size.comparable and settings == {**settings, **written.published_settings},
         remarks=_remarks(changes, trials),
@@ -223,8 +113,10 @@ def _trials(
     changes: Changes,
 ) -> Iterable[Trial]:
     lookup("architecture", written.architectures, architecture)
+    for label in (*size_of.images, *size_of.seeds):
+        lookup("attack or examination", {**written.attacks, **written.examinations}, label)
     model = complete("model", MODELS, _spec(size_of.model, settings, f"architectures.{architecture}.model"))
-    recipe = _validate(Recipe, size_of.recipe, f"architectures.{architecture}.recipe")
+    recipe = validate(Recipe, size_of.recipe, f"architectures.{architecture}.recipe")
     evaluate = _epochs(size_of.evaluate, recipe, changes.until_epoch, architecture)
     attacks = {
         name: _plan(name, lookup("attack", written.attacks, name), size_of.images.get(name))
@@ -291,6 +183,7 @@ def _examined(
         plans[label] = ExaminationPlan(
             examination=spec,
             images=size_of.images.get(label) or file.images,
+            seeds=size_of.seeds.get(label),
             beside=None if beside is None else beside.model_copy(update={"attacks": {}}),
         )
     return trial.model_copy(update={"examinations": plans})
@@ -377,73 +270,6 @@ def _spec(given: Mapping[str, Setting], settings: Mapping[str, Setting], where: 
     return Spec(name=name, settings=values)
 
 
-_CONTRAST = re.compile(
-    r"(?:(?P<both>[\w-]+):\s*)?(?P<left>[\w./-]+(?:\[[\w-]+\])?)\s*(?P<sign>[><=])\s*"
-    r"(?P<right>[\w./-]+(?:\[[\w-]+\])?)(?:\s*@\s*(?P<epoch>\w+))?"
-)
-_SIGNS: dict[str, Expectation] = {">": "greater", "<": "less", "=": "none"}
-
-
-def _contrast(text: str, written: StudyFile, *, primary: bool, claim: str) -> Contrast:
-    match = _CONTRAST.fullmatch(text.strip())
-    if match is None:
-        raise SpecError(f"claim {claim}: cannot read {text!r}. Write 'lenet: digits > objects @ last'.")
-
-    def cell(words: str) -> Cell:
-        words, _, attack = words.rstrip("]").partition("[")
-        architecture, _, condition = words.rpartition("/")
-        architecture = architecture or match["both"] or ""
-        lookup("architecture", written.architectures, architecture)
-        lookup("condition", written.conditions, condition)
-        if attack:
-            lookup("attack", {**written.attacks, **written.examinations}, attack)
-        return Cell(architecture=architecture, condition=condition, attack=attack or None)
-
-    left, right = cell(match["left"]), cell(match["right"])
-    position = match["epoch"] or "last"
-    if not position.isdigit() and position not in ("first", "last", "early", "middle"):
-        raise SpecError(f"claim {claim}: the epoch must be first, last, early, middle or a number, got {position!r}.")
-    return Contrast.model_validate(
-        {
-            "left": left,
-            "right": right,
-            "expect": _SIGNS[match["sign"]],
-            "epoch": int(position) if position.isdigit() else position,
-            "primary": primary,
-            "paired": left.architecture == right.architecture,
-        }
-    )
-
-
-def _claim(claim: ClaimFile, written: StudyFile) -> Claim:
-    lookup("attack", {**written.attacks, **written.examinations}, claim.attack)
-    return Claim(
-        id=claim.id,
-        says=claim.says,
-        attack=claim.attack,
-        measure=claim.measure,
-        contrasts=(
-            *(_contrast(text, written, primary=True, claim=claim.id) for text in claim.primary),
-            *(_contrast(text, written, primary=False, claim=claim.id) for text in claim.secondary),
-        ),
-    )
-
-
-def _published(path: Path, written: StudyFile) -> tuple[PublishedValue, ...]:
-    if written.published_tables is None:
-        return ()
-    source = path.parent / written.published_tables
-    if not source.is_file():
-        source = BUILT_IN / written.published_tables
-    try:
-        rows = tomllib.loads(source.read_text(encoding="utf-8"))["published"]
-    except (OSError, tomllib.TOMLDecodeError, KeyError) as error:
-        raise SpecError(
-            f"{path.name}: the published tables {written.published_tables} cannot be read: {error}."
-        ) from error
-    return tuple(_validate(PublishedValue, row, written.published_tables) for row in rows)
-
-
 def _remarks(changes: Changes, trials: Sequence[Trial]) -> tuple[str, ...]:
     shortened = sorted(
         {
@@ -489,36 +315,3 @@ def _check_only(only: Sequence[str], written: StudyFile, trials: Sequence[Trial]
             )
     if only and not any(_is_chosen(trial, only, written) for trial in trials):
         raise SpecError(f"--only {' '.join(only)}: this scale has no such trial.")
-
-
-def _validate(kind: type[Any], content: object, where: str) -> Any:
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        at = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            valid = _fields_at(kind, first["loc"][:-1])
-            word = str(first["loc"][-1])
-            raise SpecError(
-                f"{where} has no setting {at!r}. It has: {', '.join(valid)}.{suggestion(word, valid)}"
-            ) from error
-        raise SpecError(f"{where}: {at}: {first['msg'].lower()}, got {first['input']!r}.") from error
-
-
-def _fields_at(kind: type[Record], location: Sequence[int | str]) -> list[str]:
-    """Return the fields of the record that lies at ``location`` inside ``kind``."""
-    for part in location:
-        if isinstance(part, str) and part in kind.model_fields:
-            hint: Any = kind.model_fields[part].annotation
-            inner = [c for c in _classes(hint) if issubclass(c, Record)]
-            if inner:
-                kind = inner[0]
-    return list(kind.model_fields)
-
-
-def _classes(hint: Any) -> Iterable[type[Any]]:
-    if isinstance(hint, type):
-        yield hint
-    for argument in getattr(hint, "__args__", ()):
-        yield from _classes(argument)

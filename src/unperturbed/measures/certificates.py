@@ -3,10 +3,12 @@ r"""Certificates of randomised smoothing: a radius within which the smoothed cla
 Source: Cohen, Rosenfeld and Kolter (2019), arXiv:1902.02918, theorem 1 and section 3.2: with k of n noisy copies in
 class c, :math:`p_A` the one-sided lower bound of Clopper and Pearson (1934) at level alpha, and :math:`p_A > 1/2`, the
 answer is c within :math:`R = \sigma \Phi^{-1}(p_A)` (Euclidean); else it abstains. The class is chosen by draws of its
-own. Nothing that certifies can exceed :math:`\sigma \Phi^{-1}(\alpha^{1/n})`.
+own. No certificate exceeds :math:`\sigma \Phi^{-1}(\alpha^{1/n})`; there is none unless :math:`\alpha^{1/n} > 1/2`.
+Departs from the source: copies of several images go through the classifier together.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +18,10 @@ from scipy.stats import beta, norm
 from torch import Tensor
 
 from unperturbed.records import SpecError
-from unperturbed.tensors.streams import generator
+from unperturbed.tensors.streams import Streams, generator
 
-AT_ONCE = 512  # noisy copies in a batch
+AT_ONCE = 512  # noisy copies in a batch, of as many images as they are
+DRAWN = 256  # of one image, whose noise is drawn at once; another number draws other noise
 
 
 class Certificates(NamedTuple):
@@ -48,25 +51,44 @@ def certify(
         n: draws that bound the probability.
         n0: draws that choose the class.
         alpha: probability of a wrong certificate.
-        seed: of the noise, for each image apart.
+        seed: of the noise, for each image apart: an image has the same noise in any batch.
 
     Raises:
-        SpecError: sigma, draws or alpha are not as described.
+        SpecError: sigma, draws or alpha are not as described, or n is too small to certify anything.
     """
     if not sigma > 0 or min(n, n0) < 1 or not 0 < alpha < 1:
         raise SpecError(
             f"certify: expected sigma above 0, n and n0 of at least 1 and alpha in (0, 1); "
             f"got {sigma:g}, {n}, {n0} and {alpha:g}"
         )
-    predicted, counts = [], []
-    for number, image in enumerate(images):
-        random = generator("certify", seed, number, device=image.device)
-        chosen = int(_votes(classifier, image, n0, sigma, random).argmax())
-        counts.append(int(_votes(classifier, image, n, sigma, random)[chosen]))
-        predicted.append(chosen)
-    count = np.array(counts, dtype=np.int64)
+    enough = fewest(alpha)
+    if n < enough:
+        raise SpecError(
+            f"certify: {n} draws cannot certify anything at alpha = {alpha:g}; expected n of at least {enough}"
+        )
+    votes = _votes(classifier, images, (n0, n), sigma, seed)
+    chosen = votes[:, 0].argmax(axis=1)
+    count = votes[np.arange(len(votes)), 1, chosen]
     radius = certified_radius(count, n, sigma=sigma, alpha=alpha)
-    return Certificates(np.where(radius > 0, np.array(predicted, dtype=np.int64), -1), radius, count)
+    return Certificates(np.where(radius > 0, chosen, -1), radius, count)
+
+
+def fewest(alpha: float) -> int:
+    """Return the smallest number of draws that can certify anything, all of them for one class.
+
+    >>> fewest(0.001), fewest(0.25)
+    (10, 3)
+    """
+    return math.floor(-math.log2(alpha)) + 1
+
+
+def largest_radius(n: int, *, sigma: float, alpha: float) -> float:
+    """Return the Euclidean radius that ``n`` draws certify when all of them are for one class.
+
+    >>> round(largest_radius(100_000, sigma=1.0, alpha=0.001), 1)
+    3.8
+    """
+    return float(certified_radius(np.array([n]), n, sigma=sigma, alpha=alpha)[0])
 
 
 def certified_radius(count: NDArray[np.int64], n: int, *, sigma: float, alpha: float) -> NDArray[np.float64]:
@@ -90,14 +112,44 @@ def average_certified_radius(certificates: Certificates, labels: NDArray[np.int6
 
 
 def _votes(
-    classifier: Callable[[Tensor], Tensor], image: Tensor, draws: int, sigma: float, random: torch.Generator
-) -> Tensor:
-    votes = torch.zeros(0, dtype=torch.int64)
+    classifier: Callable[[Tensor], Tensor], images: Tensor, draws: tuple[int, ...], sigma: float, seed: int
+) -> NDArray[np.int64]:
+    """Return how often each class was the answer, for each image and each of its groups of draws."""
+    votes = np.zeros((len(images) * len(draws), 1), dtype=np.int64)
     with torch.no_grad():
-        for start in range(0, draws, AT_ONCE):
-            shape = (min(AT_ONCE, draws - start), *image.shape)
-            noise = torch.randn(shape, generator=random, device=image.device, dtype=image.dtype)
-            logits = classifier(image + sigma * noise)
-            found = torch.bincount(logits.argmax(dim=1).cpu(), minlength=logits.shape[1])
-            votes = found if len(votes) == 0 else votes + found
-    return votes
+        for groups, copies in _packed(_noisy(images, draws, sigma, seed)):
+            logits = classifier(copies)
+            classes = logits.shape[1]
+            if votes.shape[1] != classes:
+                votes = np.zeros((len(votes), classes), dtype=np.int64)
+            cells = groups.to(logits.device) * classes + logits.argmax(dim=1)
+            votes += torch.bincount(cells, minlength=votes.size).view(votes.shape).cpu().numpy()
+    return votes.reshape(len(images), len(draws), -1)
+
+
+def _noisy(images: Tensor, draws: tuple[int, ...], sigma: float, seed: int) -> Iterator[tuple[int, Tensor]]:
+    """Yield noisy copies of one image after another, with the number of the group that they belong to."""
+    for number, (image, key) in enumerate(zip(images, Streams.of(images, seed).keys.tolist(), strict=True)):
+        random = generator("certify", *key, device=image.device)
+        for place, total in enumerate(draws):
+            for start in range(0, total, DRAWN):
+                shape = (min(DRAWN, total - start), *image.shape)
+                noise = torch.randn(shape, generator=random, device=image.device, dtype=image.dtype)
+                yield number * len(draws) + place, image + sigma * noise
+
+
+def _packed(pieces: Iterator[tuple[int, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the copies again in full batches, each row with its group."""
+    groups: list[Tensor] = []
+    rows: list[Tensor] = []
+    held = 0
+    for group, copies in pieces:
+        groups.append(torch.full((len(copies),), group))
+        rows.append(copies)
+        held += len(copies)
+        while held >= AT_ONCE:
+            whole, full = torch.cat(groups), torch.cat(rows)
+            yield whole[:AT_ONCE], full[:AT_ONCE]
+            groups, rows, held = [whole[AT_ONCE:]], [full[AT_ONCE:]], held - AT_ONCE
+    if held:
+        yield torch.cat(groups), torch.cat(rows)

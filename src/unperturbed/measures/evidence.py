@@ -16,7 +16,7 @@ from unperturbed.measures.curves import (
     robustness,
     running_minimum,
 )
-from unperturbed.measures.quantities import QUANTITIES, Measured
+from unperturbed.measures.quantities import OF_CURVES, Measured
 
 EIGHT = 8 / 255
 INTERVALS = {"R_8_255": EIGHT, "R_16_255": 2 * EIGHT}
@@ -44,7 +44,7 @@ class CurveEvidence(Protocol):
 
 
 def measure_evidence(evidence: CurveEvidence, *, chance: float | int, grid: Numbers | None = None) -> list[Measured]:
-    """Return the quantities of ``QUANTITIES`` that are defined for this evidence.
+    """Return the quantities of ``OF_CURVES`` that are defined for this evidence.
 
     A quantity that is not defined is left out, never NaN or infinite: R and C where nothing is classified correctly at
     the smallest eps; R_chance where that accuracy is not above chance; R_8_255 and R_16_255 where fewer than three
@@ -83,6 +83,6 @@ def measure_evidence(evidence: CurveEvidence, *, chance: float | int, grid: Numb
     images = evidence.correct.shape[1]
     return [
         Measured(name, values[name], quantity.unit, quantity.better, images)
-        for name, quantity in QUANTITIES.items()
+        for name, quantity in OF_CURVES.items()
         if name in values
     ]

@@ -28,12 +28,10 @@ class Measured(NamedTuple):
     n: int  # images
 
 
-QUANTITIES: dict[str, Quantity] = {
+OF_CURVES: dict[str, Quantity] = {
     "f0": Quantity("fraction", 0.0, 1.0, "higher", "accuracy at the smallest eps; the clean accuracy where that is 0"),
     "A_8_255": Quantity("fraction", 0.0, 1.0, "higher", "accuracy at eps = 8/255"),
     "A_last": Quantity("fraction", 0.0, 1.0, "higher", "accuracy at the largest eps"),
-    "A_eps": Quantity("fraction", 0.0, 1.0, "higher", "accuracy at the radius of the examination"),
-    "A_eps_fresh": Quantity("fraction", 0.0, 1.0, "higher", "the same as an expectation over fresh draws"),
     "R": Quantity("", 0.0, math.inf, "higher", "mean accuracy over eps as a fraction of f0; above 1 only if it rises"),
     "R_minimum": Quantity("", 0.0, 1.0, "higher", "R of the running minimum of the accuracy"),
     "R_chance": Quantity("", 0.0, math.inf, "higher", "R of the accuracy above chance"),
@@ -43,4 +41,27 @@ QUANTITIES: dict[str, Quantity] = {
         "", -1.0, math.inf, "higher", "relative change of accuracy from the smallest to the largest eps"
     ),
     "critical_eps_median": Quantity("full scale", 0.0, 1.0, "higher", "eps at which half of the images are broken"),
+}
+"""What an attack at several radii says of a network."""
+
+QUANTITIES: dict[str, Quantity] = {
+    **OF_CURVES,
+    "A_eps": Quantity("fraction", 0.0, 1.0, "higher", "accuracy at the radius of the examination"),
+    "A_eps_fresh": Quantity("fraction", 0.0, 1.0, "higher", "the same as an expectation over fresh draws"),
+    "A_eps_plain": Quantity("fraction", 0.0, 1.0, "higher", "what the plain attack of an audit left there"),
+    "audit_flags": Quantity("", 0.0, math.inf, "lower", "checks of the audit that fired"),
+    "audit_verdict": Quantity("", 0.0, 2.0, "lower", "of the audit: 0 trustworthy, 1 suspect, 2 illusory"),
+    "ece": Quantity("fraction", 0.0, 1.0, "lower", "expected calibration error, 15 bins"),
+    "mean_confidence": Quantity("fraction", 0.0, 1.0, "", "mean probability of the predicted class"),
+    "mean_confidence_right": Quantity("fraction", 0.0, 1.0, "", "the same of the images that are classified correctly"),
+    "ms_per_image": Quantity("ms", 0.0, math.inf, "lower", "time at inference for one image and one draw"),
+    "average_certified_radius": Quantity("L2", 0.0, math.inf, "higher", "certified radius, 0 where wrong, mean"),
+    "certified_0_25": Quantity("fraction", 0.0, 1.0, "higher", "right and certified at an L2 radius of 0.25"),
+    "gradient_cosine": Quantity("", -1.0, 1.0, "", "cosine of input gradients of two draws; 1 without randomness"),
+    "gradient_agreement": Quantity("", 0.0, 1.0, "", "size of the mean sign of such gradients; 0.176 by chance"),
+    "gradient_cosine_T_0_01": Quantity("", -1.0, 1.0, "", "gradient_cosine at a temperature of 0.01"),
+    "gradient_cosine_T_0_1": Quantity("", -1.0, 1.0, "", "gradient_cosine at a temperature of 0.1"),
+    "gradient_cosine_T_0_67": Quantity("", -1.0, 1.0, "", "gradient_cosine at a temperature of 0.67"),
+    "gradient_cosine_T_1": Quantity("", -1.0, 1.0, "", "gradient_cosine at a temperature of 1"),
+    "noise_alpha": Quantity("", 0.0, math.inf, "", "learned noise as a fraction of what it disturbs, mean over layers"),
 }

@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 
 from unperturbed.mechanisms.adversarial_training import adversarial_training
 from unperturbed.mechanisms.contract import NOTHING, InnerAttack, Mechanism, Tools, Traits, compose
+from unperturbed.mechanisms.dropout import dropout
 from unperturbed.mechanisms.fast_training import fast_training
+from unperturbed.mechanisms.indian_buffet import indian_buffet
 from unperturbed.mechanisms.label_smoothing import label_smoothing
 from unperturbed.mechanisms.mixed_training import mixed_training
 from unperturbed.mechanisms.noise_augmentation import noise_augmentation
@@ -30,6 +32,8 @@ MECHANISMS: dict[str, Callable[..., Mechanism]] = {
     "label-smoothing": label_smoothing,
     "spatial-smoothing": spatial_smoothing,
     "winner-take-all": winner_take_all,
+    "indian-buffet": indian_buffet,
+    "dropout": dropout,
 }
 
 

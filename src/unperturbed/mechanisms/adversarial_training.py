@@ -9,13 +9,14 @@ Matched control: ``noise_augmentation``, which moves images as far in a random d
 
 from torch import Tensor, nn
 
-from unperturbed.mechanisms.contract import Loss, Mechanism, Tools
+from unperturbed.mechanisms.contract import ATTACKS, Loss, Mechanism, Tools
+from unperturbed.records import SpecError
 
 EIGHT = 8 / 255
 
 
 def adversarial_training(
-    *, eps: float = EIGHT, steps: int = 10, step_size: float = 2 / 255, norm: str = "linf"
+    *, eps: float = EIGHT, steps: int = 10, step_size: float = 2 / 255, norm: str = "linf", warm_up: float = 0.0
 ) -> Mechanism:
     """Return training on adversarial images alone.
 
@@ -24,15 +25,21 @@ def adversarial_training(
         steps: gradients per image and step of training.
         step_size: length of a step in ``norm``.
         norm: of the ball, ``linf`` or ``l2``.
+        warm_up: share of the training, from 0 to 1, over which radius and step grow evenly to their size. Some initial
+            weights of small networks never leave chance at the full radius.
+
+    Raises:
+        SpecError: ``warm_up`` lies outside 0 to 1.
     """
+    if not 0 <= warm_up <= 1:
+        raise SpecError(f"adversarial-training: warm_up must lie between 0 and 1, got {warm_up:g}")
 
     def objective(loss: Loss, tools: Tools) -> Loss:
         def on_the_worst(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-            worst = tools.worst(
-                network, images, labels, "pgd", eps=eps, steps=steps, step_size=step_size, norm=norm, persist=True
-            )
-            return loss(network, worst, labels)
+            part = min(tools.done / warm_up, 1.0) if warm_up > 0 else 1.0
+            settings = {"eps": part * eps, "steps": steps, "step_size": part * step_size, "norm": norm}
+            return loss(network, tools.worst(network, images, labels, "pgd", persist=True, **settings), labels)
 
         return on_the_worst
 
-    return Mechanism(objective=objective)
+    return Mechanism(objective=objective, alone=ATTACKS)

@@ -10,7 +10,15 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
+
+from unperturbed.records import SpecError
+from unperturbed.tensors.streams import generator
+
+ONE_NETWORK = "training hands an objective one network at a time"
+ATTACKS = "the attack inside its training takes one network"
+DRAWS = "what it draws comes from the stream of one seed"
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """(network, images, labels) to the loss of every image, (batch,), in nats."""
@@ -33,19 +41,31 @@ class Tools(NamedTuple):
     attack: InnerAttack
     seed: int  # of this step: of the seed of the network, the epoch and the batch
     attacked: Callable[[nn.Module], AbstractContextManager[None]]
+    done: float = 1.0  # share of the training that ends with this step, above 0
+
+    @contextmanager
+    def attacking(self, network: nn.Module) -> Generator[None]:
+        """Have the network as it is attacked: in evaluation mode and ``attacked``; afterwards in the mode it was in."""
+        training = network.training
+        network.eval()
+        try:
+            with self.attacked(network):
+                yield
+        finally:
+            network.train(training)
 
     def worst(self, network: nn.Module, images: Tensor, labels: Tensor, name: str, **settings: object) -> Tensor:
         """Return adversarial images for the network in evaluation mode, which is left in the mode it was in.
 
         Random layers go on drawing unless a mechanism says otherwise; no gradient reaches the weights.
         """
-        training = network.training
-        network.eval()
-        try:
-            with self.attacked(network):
-                return self.attack(name, network, images, labels, self.seed, **settings).detach()
-        finally:
-            network.train(training)
+        with self.attacking(network):
+            return self.attack(name, network, images, labels, self.seed, **settings).detach()
+
+    def noisy(self, images: Tensor, word: str, sigma: float) -> Tensor:
+        """Return ``images + N(0, sigma^2)``, not clipped, from the stream of this step that belongs to ``word``."""
+        noise = torch.randn(images.shape, generator=generator(word, self.seed), dtype=images.dtype)
+        return images + sigma * noise.to(images.device)
 
 
 class Traits(NamedTuple):
@@ -74,7 +94,8 @@ class Mechanism(NamedTuple):
 
     ``install`` changes it before the first step, after its initial weights were drawn, so that weights that it shares
     with the undefended network are equal. ``objective`` wraps the loss. ``attacked`` is a context in which the network
-    is attacked during training. ``finish`` makes a trained network a deployed one.
+    is attacked during training. ``finish`` makes a trained network a deployed one. ``alone`` says why networks with
+    this mechanism train one by one and not as one vectorised program; nothing has no reason.
     """
 
     install: Callable[[nn.Module], None] = _unchanged
@@ -82,9 +103,10 @@ class Mechanism(NamedTuple):
     attacked: Callable[[nn.Module], AbstractContextManager[None]] = _as_it_is
     finish: Callable[[nn.Module], None] = _unchanged
     traits: Traits = Traits()
+    alone: str = ONE_NETWORK
 
 
-NOTHING = Mechanism()
+NOTHING = Mechanism(alone="")
 
 
 def compose(*mechanisms: Mechanism) -> Mechanism:
@@ -93,6 +115,7 @@ def compose(*mechanisms: Mechanism) -> Mechanism:
     >>> compose() == NOTHING
     True
     """
+    mechanisms = tuple(each for each in mechanisms if each != NOTHING)
     if len(mechanisms) < 2:
         return mechanisms[0] if mechanisms else NOTHING
 
@@ -116,4 +139,30 @@ def compose(*mechanisms: Mechanism) -> Mechanism:
             each.finish(network)
 
     traits = Traits(*(any(flags) for flags in zip(*(each.traits for each in mechanisms), strict=True)))
-    return Mechanism(install, objective, attacked, finish, traits)
+    alone = "; ".join(dict.fromkeys(reason for each in mechanisms for reason in each.alone.split("; ")))
+    return Mechanism(install, objective, attacked, finish, traits, alone)
+
+
+def check_positive(mechanism: str, **settings: float) -> None:
+    """Refuse settings that are not above 0.
+
+    Raises:
+        SpecError: one of them is 0, less, or no number.
+
+    >>> check_positive("noise-augmentation", sigma=-0.1)
+    Traceback (most recent call last):
+    unperturbed.records.SpecError: noise-augmentation: sigma must be above 0, got -0.1
+    """
+    for name, value in settings.items():
+        if not value > 0:
+            raise SpecError(f"{mechanism}: {name} must be above 0, got {value:g}")
+
+
+def check_draws(mechanism: str, draws: int) -> None:
+    """Refuse fewer draws than 1.
+
+    Raises:
+        SpecError: there are fewer.
+    """
+    if draws < 1:
+        raise SpecError(f"{mechanism}: draws must be at least 1, got {draws}")

@@ -10,7 +10,7 @@ Matched control: ``adversarial_training`` with steps that reach the ball.
 import torch
 from torch import Tensor, nn
 
-from unperturbed.mechanisms.contract import Loss, Mechanism, Tools
+from unperturbed.mechanisms.contract import ATTACKS, Loss, Mechanism, Tools
 
 GAP = 0.2
 
@@ -42,18 +42,15 @@ def fast_training(*, eps: float = 8 / 255, stride: float = 1.25, watch_every: in
 
         return one_step_away
 
-    return Mechanism(install=install, objective=objective)
+    return Mechanism(install=install, objective=objective, alone=ATTACKS)
 
 
 def _look(network: nn.Module, images: Tensor, labels: Tensor, tools: Tools, eps: float) -> None:
     """Compare one step with ten on this batch, and write down what was seen."""
     one = tools.worst(network, images, labels, "fgsm", eps=eps)
     many = tools.worst(network, images, labels, "pgd", eps=eps, steps=10)
-    training = network.training
-    network.eval()
-    with torch.no_grad():
+    with tools.attacking(network), torch.no_grad():
         right = [(network(moved).argmax(dim=1) == labels).double().mean() for moved in (one, many)]
-    network.train(training)
     gap = float(right[0] - right[1])
     seen = network.get_buffer("overfitting")
     seen += torch.tensor([1.0, float(gap > GAP), 0.0]).to(seen)

@@ -1,9 +1,12 @@
 """Layers of a network, exchanged in place or altered in a copy."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 
+import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from unperturbed.records import Setting, SpecError
 
@@ -29,12 +32,24 @@ def replace(network: nn.Module, kind: type[nn.Module], make: Callable[[nn.Module
         setattr(parent, name, layer)
 
 
+def behind(network: nn.Module, kind: type[nn.Module], name: str, make: Callable[[], nn.Module]) -> None:
+    """Let what every layer of a kind returns pass through a layer of its own, which is found under ``name``.
+
+    Raises:
+        SpecError: as ``replace``.
+    """
+    replace(network, kind, lambda layer: nn.Sequential(OrderedDict([("kept", layer), (name, make())])))
+
+
 def in_front(network: nn.Module, name: str, layer: nn.Module) -> None:
     """Let every image pass through ``layer`` before it enters the network, of which it becomes the part ``name``.
 
     Raises:
-        SpecError: the network is a bare ``nn.Sequential``, which would run the new part behind all others.
+        SpecError: the network is a bare ``nn.Sequential``, which would run the new part behind all others, or it has a
+            part of this name.
     """
+    if name in dict(network.named_children()):
+        raise SpecError(f"{name}: {type(network).__name__} has one already: name the mechanism once")
     if isinstance(network, nn.Sequential):
         raise SpecError(f"{name}: expected a module with a forward of its own, got nn.Sequential: wrap it in one")
 
@@ -43,6 +58,79 @@ def in_front(network: nn.Module, name: str, layer: nn.Module) -> None:
 
     network.add_module(name, layer)
     network.register_forward_pre_hook(through)
+
+
+class Draws(nn.Module):
+    """As many copies of all images as there are draws, those of the first draw first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draws = 1
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (draws * batch, ...)."""
+        return images if self.draws == 1 else images.repeat(self.draws, *(1 for _ in images.shape[1:]))
+
+
+def averaged(network: nn.Module, name: str) -> None:
+    """Let the network answer with the mean probability of its draws, as logarithms; ``set_draws`` says how many.
+
+    The copies of an image pass as one batch. With one draw, as at first, the logits are left as they are.
+
+    Raises:
+        SpecError: as ``in_front``.
+    """
+
+    def mean(whole: nn.Module, _arguments: tuple[Tensor, ...], logits: Tensor) -> Tensor:
+        draws = _draws(whole, name).draws
+        if draws == 1:
+            return logits
+        each = torch.log_softmax(logits, dim=1).unflatten(0, (draws, -1))
+        return torch.logsumexp(each, dim=0) - torch.tensor(float(draws)).log()
+
+    in_front(network, name, Draws())
+    network.register_forward_hook(mean)
+
+
+def set_draws(network: nn.Module, name: str, draws: int) -> None:
+    """Let the network that ``averaged`` has changed answer from this many draws."""
+    _draws(network, name).draws = draws
+
+
+def _draws(network: nn.Module, name: str) -> Draws:
+    layer = network.get_submodule(name)
+    assert isinstance(layer, Draws)
+    return layer
+
+
+def weighted(network: nn.Module, mechanism: str) -> list[nn.Conv2d | nn.Linear]:
+    """Return the convolutions and full layers of a network, in their order.
+
+    Raises:
+        SpecError: it has none, so that a mechanism would do nothing.
+    """
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    if not layers:
+        raise SpecError(
+            f"{mechanism}: expected a network with Conv2d or Linear modules; {type(network).__name__} has none"
+        )
+    return layers
+
+
+def kept_weight(layer: nn.Conv2d | nn.Linear) -> Tensor:
+    """Return the weight that is trained, beneath all parametrisations: reading ``layer.weight`` would draw for them."""
+    return layer.parametrizations.weight.original if parametrize.is_parametrized(layer, "weight") else layer.weight  # pyright: ignore[reportAttributeAccessIssue, reportReturnType]
+
+
+def agree_on_units(network: nn.Module, mechanism: str, units: int) -> None:
+    """Refuse blocks of another size than those that are installed already.
+
+    Raises:
+        SpecError: a layer of the network competes in blocks of another size.
+    """
+    for layer in having(network, "units"):
+        if layer.units not in (1, units):  # alone in its block, nobody competes
+            raise SpecError(f"{mechanism}: this network has blocks of {layer.units} units already, got units = {units}")
 
 
 def having(network: nn.Module, attribute: str) -> list[nn.Module]:

@@ -8,6 +8,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor, nn
 
 from unperturbed.mechanisms.contract import Loss, Mechanism, Tools
+from unperturbed.records import SpecError
 
 
 def label_smoothing(*, amount: float = 0.1) -> Mechanism:
@@ -15,7 +16,12 @@ def label_smoothing(*, amount: float = 0.1) -> Mechanism:
 
     Args:
         amount: s, the part of the target that is spread, 0 to 1.
+
+    Raises:
+        SpecError: an amount outside [0, 1].
     """
+    if not 0 <= amount <= 1:
+        raise SpecError(f"label-smoothing: amount must lie between 0 and 1, got {amount:g}")
 
     def objective(_loss: Loss, _tools: Tools) -> Loss:
         def smoothed(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from unperturbed.mechanisms.contract import Loss, Mechanism, Tools
+from unperturbed.mechanisms.contract import ATTACKS, DRAWS, Loss, Mechanism, Tools, check_positive
 from unperturbed.records import SpecError
 from unperturbed.tensors.streams import generator
 
@@ -42,11 +42,12 @@ def mixed_training(
         steps: gradients of PGD.
         step_size: of PGD, change of intensity per step; the published 3 steps of 0.01 do not reach 8/255.
         cw_steps: gradients of C&W, which looks for the smallest Euclidean change with one constant.
-        sigma: standard deviation of the noise.
+        sigma: standard deviation of the noise, above 0.
 
     Raises:
-        SpecError: a probability outside [0, 1], or no such attack.
+        SpecError: a probability outside [0, 1], no such attack, or a sigma that is not above 0.
     """
+    check_positive("mixed-training", sigma=sigma)
     chosen = attacks.split()
     unknown = [name for name in chosen if name not in BRANCHES[1:]]
     if unknown or not chosen or not 0 <= clean <= 1:
@@ -59,14 +60,13 @@ def mixed_training(
     )
 
     def install(network: nn.Module) -> None:
-        network.register_buffer("branches", torch.zeros(len(BRANCHES)))
+        network.register_buffer("branches", torch.zeros(len(BRANCHES), dtype=torch.int64))
 
     def changed(network: nn.Module, images: Tensor, labels: Tensor, branch: str, tools: Tools) -> Tensor:
         if branch == "clean":
             return images
         if branch == "noise":
-            noise = torch.randn(images.shape, generator=generator("mixed noise", tools.seed), dtype=images.dtype)
-            return (images + sigma * noise.to(images.device)).clamp(0, 1)
+            return tools.noisy(images, "mixed noise", sigma).clamp(0, 1)
         if branch == "fgsm":
             return tools.worst(network, images, labels, "fgsm", eps=eps)
         if branch == "pgd":
@@ -91,4 +91,4 @@ def mixed_training(
 
         return on_a_mixture
 
-    return Mechanism(install=install, objective=objective)
+    return Mechanism(install=install, objective=objective, alone=f"{ATTACKS}; {DRAWS}")

@@ -2,27 +2,26 @@
 
 Source: the fourth branch of the mixed scheme that the second study rebuilds; Gaussian noise, clipped to [0, 1]. Its
 size is not given there; 0.1 is ours.
+Matched control: the network trained on the images as they are.
 """
 
-import torch
 from torch import Tensor, nn
 
-from unperturbed.mechanisms.contract import Loss, Mechanism, Tools
-from unperturbed.tensors.streams import generator
+from unperturbed.mechanisms.contract import DRAWS, Loss, Mechanism, Tools, check_positive
 
 
 def noise_augmentation(*, sigma: float = 0.1) -> Mechanism:
     """Return training on ``images + N(0, sigma^2)``, clipped; nothing is drawn at inference.
 
     Args:
-        sigma: standard deviation, as a fraction of full scale.
+        sigma: standard deviation, as a fraction of full scale; above 0.
     """
+    check_positive("noise-augmentation", sigma=sigma)
 
     def objective(loss: Loss, tools: Tools) -> Loss:
         def on_noisy(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-            noise = torch.randn(images.shape, generator=generator("noise augmentation", tools.seed), dtype=images.dtype)
-            return loss(network, (images + sigma * noise.to(images.device)).clamp(0, 1), labels)
+            return loss(network, tools.noisy(images, "noise augmentation", sigma).clamp(0, 1), labels)
 
         return on_noisy
 
-    return Mechanism(objective=objective)
+    return Mechanism(objective=objective, alone=DRAWS)

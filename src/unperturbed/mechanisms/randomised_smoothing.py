@@ -10,46 +10,40 @@ Matched control: ``noise_augmentation`` with the same sigma, which trains alike 
 import torch
 from torch import Tensor, nn
 
-from unperturbed.mechanisms.contract import Mechanism, Traits
-from unperturbed.mechanisms.installing import in_front
+from unperturbed.mechanisms.contract import DRAWS, Mechanism, Traits, check_draws, check_positive
+from unperturbed.mechanisms.installing import averaged, in_front, set_draws
 
 
-class Draws(nn.Module):
-    """Gaussian noise on images: one draw while training, ``draws`` of them when deployed."""
+class GaussianNoise(nn.Module):
+    """Gaussian noise on images, in training and evaluation mode alike."""
 
     def __init__(self, sigma: float) -> None:
         super().__init__()
         self.sigma = sigma
-        self.draws = 1
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the noisy copies of all images, those of the first draw first."""
-        copies = images.repeat(self.draws, 1, 1, 1)
-        return copies + self.sigma * torch.randn_like(copies)
+        """Return the noisy images."""
+        return images + self.sigma * torch.randn_like(images)
 
 
 def randomised_smoothing(*, sigma: float = 0.25, draws: int = 16) -> Mechanism:
     """Return noise on the image in training and at inference, with a mean over draws there.
 
     Args:
-        sigma: standard deviation, as a fraction of full scale; noisy intensities are not clipped.
-        draws: copies that vote at inference.
+        sigma: standard deviation, as a fraction of full scale, above 0; noisy intensities are not clipped.
+        draws: copies that vote at inference, at least 1.
+
+    Raises:
+        SpecError: a sigma or a number of draws that is not positive.
     """
+    check_positive("randomised-smoothing", sigma=sigma)
+    check_draws("randomised-smoothing", draws)
 
     def install(network: nn.Module) -> None:
-        in_front(network, "smoothing", Draws(sigma))
-        network.register_forward_hook(_mean)
+        averaged(network, "smoothing")
+        in_front(network, "smoothing_noise", GaussianNoise(sigma))
 
     def finish(network: nn.Module) -> None:
-        network.get_submodule("smoothing").draws = draws  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+        set_draws(network, "smoothing", draws)
 
-    return Mechanism(install=install, finish=finish, traits=Traits(random=True))
-
-
-def _mean(network: nn.Module, _arguments: tuple[Tensor, ...], logits: Tensor) -> Tensor:
-    layer = network.get_submodule("smoothing")
-    assert isinstance(layer, Draws)
-    if layer.draws == 1:
-        return logits
-    each = torch.log_softmax(logits, dim=1).unflatten(0, (layer.draws, -1))
-    return torch.logsumexp(each, dim=0) - torch.tensor(float(layer.draws)).log()
+    return Mechanism(install=install, finish=finish, traits=Traits(random=True), alone=DRAWS)

@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor, nn
 
-from unperturbed.mechanisms.contract import Loss, Mechanism, Tools
-from unperturbed.tensors.streams import generator
+from unperturbed.mechanisms.contract import ATTACKS, Loss, Mechanism, Tools
 
 START = 0.001
 
@@ -35,25 +34,19 @@ def trades(*, beta: float = 6.0, eps: float = 0.031, steps: int = 10, step_size:
 
         return traded
 
-    return Mechanism(objective=objective)
+    return Mechanism(objective=objective, alone=ATTACKS)
 
 
 def _furthest(network: nn.Module, images: Tensor, tools: Tools, *, eps: float, steps: int, step_size: float) -> Tensor:
     """Return the images whose prediction a projected gradient has moved furthest from that at ``images``."""
-    training = network.training
-    network.eval()
-    try:
-        with tools.attacked(network):
-            with torch.no_grad():
-                expected = F.softmax(network(images), dim=1)
-            noise = torch.randn(images.shape, generator=generator("trades", tools.seed), dtype=images.dtype)
-            moved = images + START * noise.to(images.device)
-            for _ in range(steps):
-                moved = moved.detach().requires_grad_()
-                divergence = F.kl_div(F.log_softmax(network(moved), dim=1), expected, reduction="sum")
-                (gradient,) = torch.autograd.grad(divergence, moved)
-                moved = moved.detach() + step_size * gradient.sign()
-                moved = (images + (moved - images).clamp(-eps, eps)).clamp(0, 1)
-            return moved.detach()
-    finally:
-        network.train(training)
+    with tools.attacking(network):
+        with torch.no_grad():
+            expected = F.softmax(network(images), dim=1)
+        moved = tools.noisy(images, "trades", START)
+        for _ in range(steps):
+            moved = moved.detach().requires_grad_()
+            divergence = F.kl_div(F.log_softmax(network(moved), dim=1), expected, reduction="sum")
+            (gradient,) = torch.autograd.grad(divergence, moved)
+            moved = moved.detach() + step_size * gradient.sign()
+            moved = (images + (moved - images).clamp(-eps, eps)).clamp(0, 1)
+        return moved.detach()

@@ -8,26 +8,30 @@ arXiv:1611.01144). T = 0.67 while training, 0.01 when deployed, still drawn. The
 computes it and does not add it, hence ``kl = 0``.
 In the nervous system: inhibitory interneurons shared by neighbouring cells; what would count against the analogy is
 that the choice there does not become sharper by a factor of 67 when learning ends.
-Departs from the source: without the binary mask of the Indian buffet prior.
-Matched controls: ``mode="argmax"`` (no chance), ``mode="expected"`` (no chance, smooth), and the rectified network with
-the same weights.
+Departs from the source: the binary masks of the Indian buffet prior are a mechanism of their own, ``indian_buffet``.
+Matched controls: ``mode="argmax"`` (no chance), ``mode="expected"`` (no chance, smooth), the rectified network with the
+same weights, and ``mode="relu-noise"``, the rectifier with the same noise: each unit alone against U - 1 rivals whose
+activation is fixed at 0 and which draw their own G, :math:`\xi = \mathrm{softmax}(((h_u, 0, ..., 0) + G) / T)_1`.
+Noise, temperature, number of rivals and the chance of 1/U among equals are those of the competition; that rivals are
+units is all that is missing. Without G and as T falls to 0 it is the rectifier.
 """
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unperturbed.mechanisms.contract import Loss, Mechanism, Tools, Traits
-from unperturbed.mechanisms.installing import replace
+from unperturbed.mechanisms.contract import DRAWS, ONE_NETWORK, Loss, Mechanism, Tools, Traits, check_draws
+from unperturbed.mechanisms.installing import agree_on_units, averaged, replace, set_draws
 from unperturbed.records import SpecError
 
-Mode = Literal["sampled", "straight-through", "expected", "argmax"]
+Mode = Literal["sampled", "straight-through", "expected", "argmax", "relu-noise"]
 TINY = 1e-20
+RESOLUTION = 2.0**-25  # below the smallest uniform number above 0 in float32
 
 
 class WinnerTakeAll(nn.Module):
@@ -55,6 +59,8 @@ class WinnerTakeAll(nn.Module):
         if self.watched and self.training:
             log_q = F.log_softmax(blocks, dim=2)
             self.divergence = (log_q.exp() * (log_q + torch.tensor(self.units).log())).flatten(1).sum(dim=1)
+        if self.units == 2 and self.mode == "sampled":
+            return _sampled_pairs(blocks, self.temperature).flatten(1, 2)
         return (self._winners(blocks) * blocks).flatten(1, 2)
 
     def _winners(self, blocks: Tensor) -> Tensor:
@@ -62,12 +68,38 @@ class WinnerTakeAll(nn.Module):
             return F.softmax(blocks / self.temperature, dim=2)
         if self.mode == "argmax":
             return torch.zeros_like(blocks).scatter(2, blocks.argmax(dim=2, keepdim=True), 1.0)
-        gumbel = -torch.log(-torch.log(torch.rand_like(blocks).clamp_min(TINY)) + TINY)
-        soft = F.softmax((blocks + gumbel) / self.temperature, dim=2)
+        if self.mode == "relu-noise":
+            rivals = _gumbel(blocks.unsqueeze(-1).expand(*blocks.shape, self.units - 1)) / self.temperature
+            return torch.sigmoid((blocks + _gumbel(blocks)) / self.temperature - torch.logsumexp(rivals, dim=-1))
+        soft = F.softmax((blocks + _gumbel(blocks)) / self.temperature, dim=2)
         if self.mode == "sampled":
             return soft
+        if self.mode != "straight-through":
+            raise SpecError(f"winner-take-all: mode must be one of {', '.join(get_args(Mode))}, got {self.mode!r}")
         hard = torch.zeros_like(soft).scatter(2, soft.argmax(dim=2, keepdim=True), 1.0)
-        return hard + soft - soft.detach()
+        return hard + (soft - soft.detach())  # the bracket is exactly 0
+
+
+def _sampled_pairs(blocks: Tensor, temperature: float) -> Tensor:
+    """Return what the general form does for two units, with one random number for both.
+
+    The difference of two Gumbel variables is logistic, and a softmax of two a sigmoid: half of the numbers, and without
+    a gradient nothing is kept, so that inference takes less than half of the time.
+    """
+    first, second = blocks.unbind(2)
+    noise = torch.rand_like(first).logit_(eps=RESOLUTION)
+    if blocks.requires_grad:
+        lead = (first - second + noise) / temperature
+        return torch.stack([torch.sigmoid(lead) * first, torch.sigmoid(-lead) * second], dim=2)
+    share = noise.add_(first).sub_(second).div_(temperature).sigmoid_()
+    winners = torch.empty_like(blocks)
+    torch.mul(share, first, out=winners[:, :, 0])
+    torch.mul(share.neg_().add_(1), second, out=winners[:, :, 1])
+    return winners
+
+
+def _gumbel(like: Tensor) -> Tensor:
+    return -torch.log(-torch.log(torch.rand_like(like).clamp_min(TINY)) + TINY)
 
 
 def winner_take_all(
@@ -78,6 +110,7 @@ def winner_take_all(
     attacked_temperature: float | None = None,
     mode: Mode = "sampled",
     kl: float = 0.0,
+    draws: int = 1,
 ) -> Mechanism:
     """Return the mechanism that puts local competition in place of every rectifier.
 
@@ -87,12 +120,18 @@ def winner_take_all(
         deployed_temperature: once trained.
         attacked_temperature: while the network is attacked during training; ``None``: the deployed one, as in the
             authors' code, where the gradient of the attack is noise. 0.67 gives the attack a gradient.
-        mode: how winners are chosen; ``sampled`` is the published one.
+        mode: how winners are chosen; ``sampled`` is the published one, ``relu-noise`` the control without competition.
         kl: weight of the divergence in the loss, summed over blocks; 1 / (number of training images) for the ELBO.
+        draws: of the deployed network for a prediction; it answers with the mean of their probabilities, as logarithms.
+            Masks and noise of the weights are the same in all of them.
 
     Raises:
-        SpecError: when an image passes, if ``units`` does not divide the channels of a layer.
+        SpecError: fewer than 2 units or 1 draw, a temperature that is not above 0, a divergence of a control without
+            competition; when an image passes, if ``units`` does not divide the channels of a layer.
     """
+    check_draws("winner-take-all", draws)
+    if kl and mode == "relu-noise":
+        raise SpecError("winner-take-all: kl must be 0 with mode 'relu-noise', where units do not compete")
     if units < 2 or not min(temperature, deployed_temperature) > 0:
         raise SpecError(
             "winner-take-all: expected at least 2 units and temperatures above 0; "
@@ -101,7 +140,10 @@ def winner_take_all(
     hot = deployed_temperature if attacked_temperature is None else attacked_temperature
 
     def install(network: nn.Module) -> None:
+        agree_on_units(network, "winner-take-all", units)
         replace(network, nn.ReLU, lambda _: WinnerTakeAll(units, temperature, mode, watched=kl > 0))
+        if draws > 1:
+            averaged(network, "winner_draws")
 
     def objective(loss: Loss, _tools: Tools) -> Loss:
         if kl == 0:
@@ -127,11 +169,12 @@ def winner_take_all(
 
     def finish(network: nn.Module) -> None:
         _set_temperature(network, deployed_temperature)
+        if draws > 1:
+            set_draws(network, "winner_draws", draws)
 
-    drawn = mode in ("sampled", "straight-through")
-    return Mechanism(
-        install, objective, attacked, finish, Traits(random=drawn, shattered=not drawn and mode == "argmax")
-    )
+    drawn = mode in ("sampled", "straight-through", "relu-noise")
+    traits = Traits(random=drawn, shattered=mode == "argmax")
+    return Mechanism(install, objective, attacked, finish, traits, DRAWS if drawn else ONE_NETWORK)
 
 
 def _layers(network: nn.Module) -> list[WinnerTakeAll]:

@@ -8,12 +8,16 @@ from pathlib import Path
 
 from unperturbed.records import SpecError
 from unperturbed.report import tables
-from unperturbed.report.content import Content, Picture, Shown
-from unperturbed.report.figures import converted, draw, svg
+from unperturbed.report.confidence import confidence_rows, reliability_rows
+from unperturbed.report.content import Confidence, Content, Picture, Shown
+from unperturbed.report.costs import cost_rows, stage_rows
+from unperturbed.report.drawing import converted, svg
+from unperturbed.report.figures import draw
+from unperturbed.report.overview import overview_rows
 from unperturbed.report.page import render
 from unperturbed.report.verdicts import claims_rows, contrast_rows
 
-__all__ = ["FORMATS", "TABLES", "Content", "Picture", "Shown", "claims_rows", "write"]
+__all__ = ["FORMATS", "OPTIONAL", "TABLES", "Confidence", "Content", "Picture", "Shown", "claims_rows", "write"]
 
 FORMATS = ("html", "svg", "png", "pdf")
 TABLES = {
@@ -24,8 +28,13 @@ TABLES = {
     "seeds": tables.seed_rows,
     "attacks": tables.attack_rows,
     "measures": tables.measure_rows,
-    "costs": tables.cost_rows,
-    "stages": tables.stage_rows,
+    "costs": cost_rows,
+    "stages": stage_rows,
+}
+OPTIONAL = {  # written where a study has what they are about
+    "overview": overview_rows,
+    "confidence": confidence_rows,
+    "reliability": reliability_rows,
 }
 
 
@@ -43,6 +52,9 @@ def write(folder: Path, content: Content, *, formats: Sequence[str] = FORMATS) -
     (folder / "tables").mkdir(parents=True, exist_ok=True)
     for name, make in TABLES.items():
         save(folder / "tables" / f"{name}.csv", make(content))
+    for name, make in OPTIONAL.items():
+        if rows := make(content):
+            save(folder / "tables" / f"{name}.csv", rows)
     figures = draw(content)
     drawings = {figure.name: svg(figure) for figure in figures}
     kinds = [kind for kind in formats if kind != "html"]

@@ -19,10 +19,11 @@ from markupsafe import Markup
 
 from unperturbed.ledger.artefacts import write_whole
 from unperturbed.report.content import Picture, Shown
-from unperturbed.report.figures import ATTACKS, GOLD, INK, Figure, configured, svg, unit
+from unperturbed.report.drawing import ATTACKS, GOLD, INK, Figure, configured, svg, unit
+from unperturbed.report.gallery import Example, Tile
 from unperturbed.report.numbers import MISSING, TIMES, absent, decimals, duration, percent, radius, whole
-from unperturbed.report.page import Column, Example, Line, Text, Tile, View, inline, texts, word
 from unperturbed.report.pictures import data_uri, magnified
+from unperturbed.report.views import Column, Line, Text, View, inline, texts, word
 from unperturbed.statistics import wilson
 
 Audit = Mapping[str, Any]

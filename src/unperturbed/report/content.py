@@ -38,6 +38,35 @@ class Picture:
     adversarial: tuple[Shown, ...]
 
 
+class Bin(NamedTuple):
+    """The images whose largest class probability lies in one interval: their mean of it, their accuracy, their number.
+
+    Both are None for an empty interval.
+    """
+
+    confidence: float | None
+    accuracy: float | None
+    images: int
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """How certain one network is of its answers, as an examination of its calibration kept it.
+
+    ``every`` and ``correct`` count the probabilities of all classes in equal intervals of [0, 1], for all images and
+    for those that are classified correctly; ``bins`` are by the largest probability alone.
+    """
+
+    architecture: str
+    condition: str
+    label: str
+    seed: int
+    epoch: int
+    every: tuple[int, ...]
+    correct: tuple[int, ...]
+    bins: tuple[Bin, ...]
+
+
 @dataclass(frozen=True)
 class Content:
     """Everything a report shows. Nothing else is read: the page depends on these values only.
@@ -49,6 +78,7 @@ class Content:
         costs: what each stage took.
         decisions: what ``unperturbed.statistics.decide`` says of the claims.
         pictures: adversarial examples.
+        confidences: class probabilities of one network of each cell, where they were examined.
         versions: name to version of what computed the results.
         command: the command line that made the report.
         seconds: wall time of that command.
@@ -61,6 +91,7 @@ class Content:
     costs: list[StageCost]
     decisions: Decisions
     pictures: tuple[Picture, ...] = ()
+    confidences: tuple[Confidence, ...] = ()
     versions: dict[str, Any] = field(default_factory=dict[str, Any])
     command: str = ""
     seconds: float = 0.0

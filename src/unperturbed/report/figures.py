@@ -1,155 +1,34 @@
-"""The figures of the report: each is drawn by Altair from one table of ``tables.py`` and from nothing else.
-
-One description gives SVG, PDF and PNG through vl-convert, without a browser and without a network. Colours are of
-middle lightness, so that they are read on white and on dark paper; everything else is ``INK``, which the page replaces
-by the colour of its text.
-"""
+"""The figures of the report: each is drawn by Altair from one table of the report and from nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+import math
+from collections.abc import Callable
 
 import altair as alt
-import vl_convert
 
 from unperturbed.report import tables
+from unperturbed.report.confidence import confidence_figures
 from unperturbed.report.content import Content
+from unperturbed.report.drawing import (
+    ATTACKS,
+    CONDITIONS,
+    EPOCHS,
+    GOLD,
+    SHAPES,
+    Figure,
+    across,
+    condition_colour,
+    configured,
+    eps_axis,
+    grid,
+    palette,
+    side_by_side,
+    slim,
+)
 from unperturbed.report.numbers import radius
 
-INK = "#1b1f24"
-GOLD = "#c99700"  # chance, as in the paper
-CONDITIONS = (
-    "#3b82c4", "#d65f3c", "#2a9d8f", "#b5588f", "#7a6bd6", "#8a8f3a",
-    "#5aa9e6", "#e08a5b", "#5fbf9f", "#d084b5", "#a59be8", "#b0a24a",
-)  # fmt: skip
-EPOCHS = ("#3aa99f", "#3f8fd0", "#7a6bd6", "#b455a0", "#d6496b", "#b0562a")
-ATTACKS = ("#3b82c4", "#d6453c", "#b5588f", "#2a9d8f", "#8a8f3a", "#7a6bd6")
-SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down")
-FONT = "Arial, 'Liberation Sans', Helvetica, sans-serif"  # as wide as what vl-convert measures texts with
-WIDTH = 840  # of a whole figure, in pixels of the screen
-ACROSS = 6  # most panels side by side
-
-
-class Figure(NamedTuple):
-    """A drawing with what is said below it and the tables that it was drawn from."""
-
-    name: str
-    title: str
-    caption: str
-    tables: tuple[str, ...]
-    chart: alt.TopLevelMixin
-
-    def specification(self) -> str:
-        """Return the Vega-Lite description with its data, as JSON."""
-        return self.chart.to_json(indent=None)
-
-
-def configured(chart: alt.TopLevelMixin) -> alt.TopLevelMixin:
-    """Return ``chart`` with the look that all figures share."""
-    config = {
-        "aria": False,
-        "background": "white",
-        "padding": {"left": 18, "right": 12, "top": 5, "bottom": 5},
-        "font": FONT,
-        "view": {"stroke": INK, "strokeOpacity": 0.25},
-        "axis": {
-            "labelColor": INK, "titleColor": INK, "domain": False, "tickColor": INK, "tickOpacity": 0.3,
-            "gridColor": INK, "gridOpacity": 0.1, "labelFontSize": 11, "titleFontSize": 11.5,
-            "titleFontWeight": "normal", "titlePadding": 8, "tickSize": 4,
-        },
-        "header": {
-            "labelColor": INK, "titleColor": INK, "labelFontSize": 12, "labelFontWeight": 600, "labelPadding": 6,
-        },
-        "legend": {
-            "labelColor": INK, "titleColor": INK, "labelFontSize": 11.5, "titleFontSize": 11.5, "orient": "top",
-            "titleFontWeight": 600, "titleOrient": "left", "symbolSize": 90, "labelLimit": 260,
-            "columnPadding": 24, "titlePadding": 14,
-            "symbolStrokeWidth": 2, "symbolOpacity": 1,
-        },
-        "facet": {"spacing": 14},
-    }  # fmt: skip
-    return chart.properties(config=config)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def palette(
-    names: Iterable[str | int], colours: tuple[str, ...], *, among: Iterable[str | int] | None = None
-) -> alt.Scale:
-    """Return the colour of each of ``names``: that of its place ``among`` all, so that all figures agree.
-
-    Colours come again when there are more names than colours.
-    """
-    domain = list(names)
-    places = {name: place for place, name in enumerate(among or domain)}
-    return alt.Scale(domain=domain, range=[colours[places[name] % len(colours)] for name in domain])
-
-
-def condition_palette(content: Content, rows: list[tables.Row]) -> alt.Scale:
-    """Return the colour of each condition in ``rows``, the same in every figure of the study."""
-    present = across(content, rows)[1]
-    return palette(present, CONDITIONS, among=tables.ordered(content.study.conditions, present))
-
-
-def across(content: Content, rows: list[tables.Row]) -> tuple[list[str], list[str]]:
-    """Return the architectures and the conditions that ``rows`` have, in the order of the study."""
-    present = {row["architecture"] for row in rows}, {row["condition"] for row in rows}
-    return (
-        [name for name in tables.ordered(content.study.architectures, present[0]) if name in present[0]],
-        [name for name in tables.ordered(content.study.conditions, present[1]) if name in present[1]],
-    )
-
-
-def grid(content: Content, rows: list[tables.Row], layers: list[alt.Chart]) -> alt.TopLevelMixin:
-    """Return small multiples of ``layers``, architecture by condition, conditions downwards when they are many.
-
-    A cell that was not run gets an empty row: Vega-Lite lays the panels out in their order of appearance and would put
-    those after a missing one under the wrong headings.
-    """
-    architectures, conditions = across(content, rows)
-    present = {(row["architecture"], row["condition"]) for row in rows}
-    empty = dict.fromkeys(rows[0])
-    rows = [
-        *rows,
-        *(
-            {**empty, "architecture": architecture, "condition": condition}
-            for architecture in architectures
-            for condition in conditions
-            if (architecture, condition) not in present
-        ),
-    ]
-    row, column = ("architecture", "condition") if len(conditions) <= ACROSS else ("condition", "architecture")
-    names = {"architecture": architectures, "condition": conditions}
-    width = min(260, WIDTH // len(names[column]) - 14)
-    return (
-        alt.layer(*layers, data=alt.Data(values=rows))
-        .properties(width=width, height=min(150, max(100, width)))
-        .facet(
-            row=alt.Row(f"{row}:N", sort=names[row], title=None),
-            column=alt.Column(f"{column}:N", sort=names[column], title=None),
-        )
-    )
-
-
-def side_by_side(
-    content: Content, rows: list[tables.Row], layers: list[alt.Chart], *, height: int
-) -> alt.TopLevelMixin:
-    """Return one panel of ``layers`` per architecture."""
-    architectures, _ = across(content, rows)
-    return (
-        alt.layer(*layers, data=alt.Data(values=rows))
-        .properties(width=min(560, WIDTH // len(architectures) - 14), height=height)
-        .facet(column=alt.Column("architecture:N", sort=architectures, title=None))
-    )
-
-
-def eps_axis(content: Content, attack: str) -> alt.X:
-    """Return the horizontal axis of accuracy curves, with the unit of the attack's eps."""
-    return alt.X("eps:Q", title=f"ε ({unit(tables.norm_of(content, attack))})", axis=alt.Axis(tickCount=4, grid=False))
-
-
-def unit(norm: str) -> str:
-    """Return in which unit an eps in ``norm`` is."""
-    return "full scale = 1" if norm == "linf" else f"{norm}, full scale = 1"
+CURVE = 3  # radii that make an examination's accuracies a curve
 
 
 def reach(content: Content, attack: str) -> str:
@@ -157,6 +36,17 @@ def reach(content: Content, attack: str) -> str:
     plan = tables.attack_plans(content).get(attack)
     radii = (plan.grid or plan.eps) if plan else ()
     return f"ε in [{radius(radii[0])}, {radius(radii[-1])}]" if radii else "ε as measured"
+
+
+def measured_axis(content: Content) -> str:
+    """Return the title of an axis of the main measure, with its unit."""
+    measure = tables.main_measure(content)
+    return f"{tables.name_of(measure)} ({tables.unit_of(content, measure)})"
+
+
+def named(content: Content, attack: str) -> str:
+    """Return an attack, with its interval of eps where the main measure is over the whole of it."""
+    return f"{attack}, {reach(content, attack)}" if tables.main_measure(content) in tables.WHOLE else attack
 
 
 def curves(content: Content, *, of: str, colour: alt.Color, title: str, attack: str) -> list[alt.Chart]:
@@ -175,13 +65,6 @@ def curves(content: Content, *, of: str, colour: alt.Color, title: str, attack: 
         .encode(y=alt.Y("chance:Q"))
     )
     return [band, line, chance]
-
-
-def slim(rows: list[tables.Row], *names: str) -> list[tables.Row]:
-    """Return ``rows`` with the named columns only, numbers to six digits: drawings need no more."""
-    return [
-        {name: round(row[name], 6) if isinstance(row[name], float) else row[name] for name in names} for row in rows
-    ]
 
 
 def curve_table(content: Content, measured: list[tables.Row], *, of: str) -> list[tables.Row]:
@@ -231,20 +114,23 @@ def condition_curves(content: Content, measured: list[tables.Row]) -> alt.TopLev
     ]
     if not rows:
         return None
-    colour = alt.Color("condition:N", title=None, scale=condition_palette(content, rows))
+    colour = condition_colour(content, rows)
     layers = curves(content, of="relative", colour=colour, title="f(ε) / f(ε₀)", attack=attack)
     return side_by_side(content, rows, layers[:2], height=250)
 
 
 def attack_curves(content: Content, measured: list[tables.Row]) -> alt.TopLevelMixin | None:
-    """Draw accuracy over eps under every attack in the norm of the main one at the last epochs."""
+    """Draw accuracy over eps under every attack in the norm of the main one at the last epochs, as far as it goes."""
     main = tables.main_attack(content)
-    norm = tables.norm_of(content, main)
+    norm, known = tables.norm_of(content, main), tables.attacks(content)
+    furthest = max((row["eps"] for row in measured if row["attack"] == main), default=math.inf)
     last = {cell: tables.last_epoch(content, *cell) for cell in tables.cells(content)}
     rows = [
         row
         for row in curve_table(content, measured, of="accuracy")
-        if tables.norm_of(content, row["attack"]) == norm
+        if row["attack"] in known
+        and row["eps"] <= furthest
+        and tables.norm_of(content, row["attack"]) == norm
         and not row["control"]
         and row["epoch"] == last[row["architecture"], row["condition"]]
     ]
@@ -255,22 +141,41 @@ def attack_curves(content: Content, measured: list[tables.Row]) -> alt.TopLevelM
     return grid(content, rows, curves(content, of="accuracy", colour=colour, title="accuracy", attack=main))
 
 
+def examination_curves(content: Content, measured: list[tables.Row], label: str) -> alt.TopLevelMixin | None:
+    """Draw accuracy over eps as an examination found it at the last epochs, a colour per condition."""
+    last = {cell: tables.last_epoch(content, *cell) for cell in tables.cells(content)}
+    rows = [
+        row
+        for row in curve_table(content, measured, of="accuracy")
+        if row["attack"] == label and row["epoch"] == last[row["architecture"], row["condition"]]
+    ]
+    if len({row["eps"] for row in rows}) < CURVE:
+        return None
+    colour = condition_colour(content, rows)
+    title = "certified accuracy" if tables.certifies(content, label) else "accuracy"
+    layers = curves(content, of="accuracy", colour=colour, title=title, attack=label)
+    return side_by_side(content, rows, layers[:2], height=220)
+
+
 def robustness_over_epochs(content: Content) -> alt.TopLevelMixin | None:
-    """Draw the main measure over epochs, a colour per condition, with SD; published means as open symbols."""
+    """Draw the main measure over epochs, a colour per condition, with SD; published means as open symbols.
+
+    One epoch is no course, and the other figures show it.
+    """
     rows = [row for row in tables.robustness_rows(content) if not row["control"] and row["mean"] is not None]
-    if not rows:
+    if len({row["epoch"] for row in rows}) < 2:
         return None
     for row in rows:
         row["low"], row["high"] = (row["mean"] - (row["sd"] or 0), row["mean"] + (row["sd"] or 0))
     epochs = sorted({row["epoch"] for row in rows})
     rows = slim(rows, "architecture", "condition", "epoch", "mean", "low", "high", "published_mean")
-    colour = alt.Color("condition:N", title=None, scale=condition_palette(content, rows))
+    colour = condition_colour(content, rows)
     x = alt.X(
         "epoch:Q", title="epochs of training (logarithmic)", scale=alt.Scale(type="log", nice=False, padding=12),
         axis=alt.Axis(values=epochs, grid=False, format="d"),
     )  # fmt: skip
     chart = alt.Chart()
-    label = f"{tables.main_measure(content)} (no unit)"
+    label = measured_axis(content)
     layers = [
         chart.mark_rule(strokeWidth=1.2, opacity=0.7).encode(x=x, y="low:Q", y2="high:Q", color=colour),
         chart.mark_line(strokeWidth=1.8, point=alt.OverlayMarkDef(size=36)).encode(
@@ -290,8 +195,9 @@ def robustness_by_attack(content: Content) -> alt.TopLevelMixin | None:
         return None
     for row in rows:
         row["low"], row["high"] = (row["mean"] - (row["sd"] or 0), row["mean"] + (row["sd"] or 0))
-        row["label"] = f"{row['attack']}, {reach(content, row['attack'])}"
-    labels = list(dict.fromkeys(f"{attack}, {reach(content, attack)}" for attack in tables.attacks(content)))
+        row["label"] = named(content, row["attack"])
+    present = {row["label"] for row in rows}
+    labels = [label for attack in tables.attacks(content) if (label := named(content, attack)) in present]
     conditions = across(content, rows)[1]
     rows = slim(rows, "architecture", "condition", "label", "mean", "low", "high")
     legend = alt.Legend(columns=3)
@@ -304,7 +210,7 @@ def robustness_by_attack(content: Content) -> alt.TopLevelMixin | None:
         chart.mark_rule(strokeWidth=1.4).encode(y=y, yOffset=offset, x="low:Q", x2="high:Q", color=colour),
         chart.mark_point(filled=True, size=42, opacity=1).encode(
             y=y, yOffset=offset, color=colour, shape=alt.Shape("label:N", title=None, scale=shapes, legend=legend),
-            x=alt.X("mean:Q", title=f"{tables.main_measure(content)} (no unit)", axis=alt.Axis(tickCount=5)),
+            x=alt.X("mean:Q", title=measured_axis(content), axis=alt.Axis(tickCount=5)),
         ),
     ]  # fmt: skip
     return side_by_side(content, rows, layers, height=len(conditions) * (7 * len(labels) + 8))
@@ -322,13 +228,14 @@ def robustness_of_controls(content: Content) -> alt.TopLevelMixin | None:
     colour = alt.Color("kind:N", title=None, scale=palette(("published condition", "control"), CONDITIONS))
     y = alt.Y("condition:N", title=None, sort=conditions, axis=alt.Axis(grid=True))
     attack, measure = tables.main_attack(content), tables.main_measure(content)
+    title = f"{tables.name_of(measure)} under {attack} ({tables.unit_of(content, measure)})"
     chart = alt.Chart()
     layers = [
         chart.mark_tick(thickness=2.5, size=16).encode(y=y, x="mean(value):Q", color=colour),
         chart.mark_point(filled=False, size=30, opacity=0.8).encode(
             y=y,
             color=colour,
-            x=alt.X("value:Q", title=f"{measure} under {attack} (no unit)", axis=alt.Axis(tickCount=5)),
+            x=alt.X("value:Q", title=title, axis=alt.Axis(tickCount=5)),
         ),
     ]
     return side_by_side(content, rows, layers, height=22 * len(conditions))
@@ -336,7 +243,9 @@ def robustness_of_controls(content: Content) -> alt.TopLevelMixin | None:
 
 def draw(content: Content) -> list[Figure]:
     """Return the figures that the rows allow, in the order of the page."""
-    attack, measure = tables.main_attack(content), tables.main_measure(content)
+    attack, measure = tables.main_attack(content), tables.name_of(tables.main_measure(content))
+    heading = tables.heading_of(measure)
+    over_all = tables.main_measure(content) in tables.WHOLE
     measured = tables.curve_rows(content)
     seeds = len(content.study.seeds)
     over = f"n = {seeds} seeds" if seeds != 1 else "n = 1 seed"
@@ -352,8 +261,9 @@ def draw(content: Content) -> list[Figure]:
         ),
         (
             "robustness",
-            f"{measure} over epochs",
-            f"Mean {measure} under {attack}, {reach(content, attack)}; bars are ± 1 SD over seeds ({over})."
+            f"{heading} over epochs",
+            f"Mean {measure} under {attack}{f', {reach(content, attack)}' if over_all else ''}; "
+            f"bars are ± 1 SD over seeds ({over})."
             + (" Open diamonds are the published means." if tables.published_values(content) else ""),
             ("robustness",),
             lambda: robustness_over_epochs(content),
@@ -374,45 +284,43 @@ def draw(content: Content) -> list[Figure]:
         ),
         (
             "attacks",
-            f"{measure} under each attack",
-            f"Mean {measure} at the last epoch, each attack over its own interval of ε; bars are ± 1 SD over "
-            f"seeds ({over}).",
+            f"{heading} under each attack",
+            f"Mean {measure} at the last epoch{', each attack over its own interval of ε' if over_all else ''}; "
+            f"bars are ± 1 SD over seeds ({over}).",
             ("attacks",),
             lambda: robustness_by_attack(content),
         ),
         (
             "attack-curves",
             "Accuracy under each attack",
-            f"Last epoch, attacks in the norm of {attack}. {band} {chance}. Where an attack carries what broke at a "
-            "smaller ε to the larger ones, its curve is also the share of images whose critical ε is larger than ε.",
+            f"Last epoch, attacks in the norm of {attack}, as far as that goes. {band} {chance}. Where an attack "
+            "carries what broke at a smaller ε to the larger ones, its curve is also the share of images whose "
+            "critical ε is larger than ε.",
             ("curves",),
             lambda: attack_curves(content, measured),
         ),
         (
             "controls",
             "Controls beside the published conditions",
-            f"{measure} under {attack} at the last epoch: circles are single networks, ticks their mean ({over}).",
+            f"{heading} under {attack} at the last epoch: circles are single networks, ticks their mean ({over}).",
             ("seeds",),
             lambda: robustness_of_controls(content),
         ),
     ]
-    figures: list[Figure] = []
-    for name, title, caption, sources, make in drawn:
-        chart = make()
-        if chart is not None:
-            figures.append(Figure(name, title, caption, sources, configured(chart)))
-    return figures
-
-
-def svg(figure: Figure) -> str:
-    """Return the drawing as SVG text."""
-    return vl_convert.vegalite_to_svg(figure.specification())
-
-
-def converted(drawing: str, kind: str) -> bytes:
-    """Return an SVG as a file of ``kind`` svg, png (twice the pixels of the screen) or pdf."""
-    if kind == "png":
-        return vl_convert.svg_to_png(drawing, scale=2)
-    if kind == "pdf":
-        return vl_convert.svg_to_pdf(drawing)
-    return drawing.encode()
+    for label in tables.examination_plans(content):
+        norm = {"linf": "L∞", "l2": "L2", "l1": "L1"}.get(tables.norm_of(content, label), "")
+        drawn.append(
+            (
+                f"examination-{label}",
+                "Certified accuracy" if tables.certifies(content, label) else f"Accuracy in the examination {label}",
+                f"Accuracy within each radius ({norm}) as the examination {label} found it at the last epoch. {band}",
+                ("curves",),
+                lambda label=label: examination_curves(content, measured, label),
+            )
+        )
+    figures = [
+        Figure(name, title, caption, sources, configured(chart))
+        for name, title, caption, sources, make in drawn
+        if (chart := make()) is not None
+    ]
+    return [*figures, *confidence_figures(content)]

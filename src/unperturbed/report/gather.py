@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import io
 import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unperturbed.ledger import Ledger
 from unperturbed.records import SpecError, Study
-from unperturbed.report.content import Content, Picture, Shown
+from unperturbed.report.confidence import counted
+from unperturbed.report.content import Confidence, Content, Picture, Shown
 from unperturbed.statistics import decide
 
+T = TypeVar("T")
 SHOWN_EPS = 4  # strengths that a picture shows, spread over those that were run
-PICTURED = ("fgsm", "pgd-linf")
+PICTURED = ("fgsm", "pgd", "carlini_wagner")  # functions; of each, one label is pictured
+CALIBRATION = "calibration"  # the examination that keeps class probabilities
+MOST_PIXELS = 1_200_000  # of all pictures together; about 5 MB of the page
 
 
 def gather(ledger: Ledger, run_id: int, *, seconds: float | None = None) -> Content:
@@ -34,12 +42,80 @@ def gather(ledger: Ledger, run_id: int, *, seconds: float | None = None) -> Cont
         measurements=measurements,
         costs=ledger.costs(run_id),
         decisions=decide(study, measurements),
-        pictures=tuple(picture for attack in PICTURED for picture in _pictures(ledger, run_id, study, attack)),
+        pictures=fitting(
+            [picture for attack in pictured(study) for picture in _pictures(ledger, run_id, study, attack)]
+        ),
+        confidences=tuple(_confidences(ledger, run_id, study)),
         versions=run.versions,
         command=run.command,
         seconds=(run.seconds or 0.0) if seconds is None else seconds,
         created=run.started,
     )
+
+
+def pictured(study: Study) -> list[str]:
+    """Return the labels of the attacks that are pictured: one of each function, the one that most claims are about.
+
+    Of a study with none of these functions, its first attack.
+    """
+    planned = {label: plan.attack.name for trial in study.trials for label, plan in trial.attacks.items()}
+    named = Counter(claim.attack for claim in study.claims)
+    named.update(
+        cell.attack
+        for claim in study.claims
+        for contrast in claim.contrasts
+        for cell in (contrast.left, contrast.right)
+        if cell.attack
+    )
+    chosen = [
+        max(labels, key=lambda label: named[label])
+        for function in PICTURED
+        if (labels := [label for label, name in planned.items() if name == function])
+    ]
+    return chosen or list(planned)[:1]
+
+
+def fitting(pictures: Sequence[Picture], *, pixels: int = MOST_PIXELS) -> tuple[Picture, ...]:
+    """Return the pictures with as many strengths each as ``pixels`` in all allow, and at least one."""
+    strengths = SHOWN_EPS
+
+    def size(picture: Picture) -> int:
+        return picture.original[0].size * (1 + 2 * min(strengths, len(picture.adversarial)))
+
+    while strengths > 1 and sum(map(size, pictures)) > pixels:
+        strengths -= 1
+    return tuple(replace(picture, adversarial=tuple(over(picture.adversarial, strengths))) for picture in pictures)
+
+
+def over(found: Sequence[T], count: int) -> list[T]:
+    """Return at most ``count`` of what was found, evenly spread, the last one among them.
+
+    >>> over([1, 2, 3, 4, 5], 4), over([1, 2, 3, 4], 1), over([], 4)
+    ([2, 3, 4, 5], [4], [])
+    """
+    count = min(count, len(found))
+    return [found[math.ceil((k + 1) * len(found) / count) - 1] for k in range(count)]
+
+
+def _confidences(ledger: Ledger, run_id: int, study: Study) -> list[Confidence]:
+    """Return the class probabilities of the first seed's last network of each cell, of the first such examination."""
+    found: dict[tuple[str, str], tuple[int, int, Confidence]] = {}
+    planned = {label: plan for trial in study.trials for label, plan in trial.examinations.items()}
+    label = next((label for label, plan in planned.items() if plan.examination.name == CALIBRATION), None)
+    for place, stored in ledger.artefacts(run_id, label) if label else ():
+        cell, rank = (place.architecture, place.condition), (-place.epoch, place.seed)
+        if cell in found and rank >= found[cell][:2]:
+            continue
+        with np.load(io.BytesIO(ledger.read(stored)), allow_pickle=False) as arrays:
+            if "probabilities" in arrays and "labels" in arrays:
+                numbers = counted(arrays["probabilities"], arrays["labels"])
+                found[cell] = (*rank, Confidence(*cell, place.label, place.seed, place.epoch, *numbers))
+    return sorted((kept for *_, kept in found.values()), key=_order(study))
+
+
+def _order(study: Study) -> Callable[[Picture | Confidence], tuple[str, int]]:
+    order = {name: number for number, name in enumerate(study.conditions)}
+    return lambda found: (found.architecture, order.get(found.condition, len(order)))
 
 
 def _pictures(ledger: Ledger, run_id: int, study: Study, attack: str) -> list[Picture]:
@@ -58,8 +134,7 @@ def _pictures(ledger: Ledger, run_id: int, study: Study, attack: str) -> list[Pi
             if len(arrays["originals"]):
                 names = study.classes.get(place.condition, ())
                 found[cell] = _picture(place.architecture, place.condition, attack, dict(arrays), names)
-    order = {name: number for number, name in enumerate(study.conditions)}
-    return sorted(found.values(), key=lambda picture: (picture.architecture, order.get(picture.condition, 0)))
+    return sorted(found.values(), key=_order(study))
 
 
 def _picture(
@@ -72,9 +147,7 @@ def _picture(
     eps = [float(value) for value in arrays["eps"]]
     start = eps.index(0.0) if 0.0 in eps else 0
     attacked = [index for index, value in enumerate(eps) if value > 0]
-    chosen = [
-        attacked[math.ceil((k + 1) * len(attacked) / SHOWN_EPS) - 1] for k in range(min(SHOWN_EPS, len(attacked)))
-    ]
+    chosen = over(attacked, SHOWN_EPS)
     return Picture(
         condition=condition,
         architecture=architecture,

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from unperturbed.records import AttackPlan, CurvePoint, PublishedValue, Trial
+from unperturbed.records import AttackPlan, CurvePoint, ExaminationPlan, PublishedValue, Trial
 from unperturbed.report.content import Content
 from unperturbed.statistics import Summary, compare, summarise
 
@@ -24,24 +24,63 @@ NAMES = {  # measures as a reader writes them, in the order of the tables; other
     "R_minimum": "R, running minimum",
     "R_chance": "R above chance",
     "f0": "f(ε₀)",
+    "A_last": "accuracy at the largest ε",
+    "A_eps": "accuracy in the ball",
+    "A_eps_fresh": "accuracy in the ball, fresh draws",
     "C_last": "C at the largest ε",
     "critical_eps_median": "median critical ε",
+    "average_certified_radius": "average certified radius",
+    "ece": "expected calibration error",
+    "audit_verdict": "verdict (0 trustworthy, 1 suspect, 2 illusory)",
+    "ms_per_image": "time per image and draw",
     "training_loss": "training loss",
 }
+RELATIVE = ("R", "R_minimum", "R_chance", "R_8_255", "R_16_255", "C_last")  # measures that f(eps0) divides
+WHOLE = ("R", "R_minimum", "R_chance")  # measures over all radii of an attack
 FAR = 2.0  # published standard deviations beyond which a mean is flagged
+
+
+def main_pair(content: Content) -> tuple[str, str] | None:
+    """Return the attack and the measure that most claims are about; an examination only where no claim names another.
+
+    None without claims.
+    """
+    claims, examined = content.study.claims, examination_plans(content)
+    attacked = [claim for claim in claims if claim.attack not in examined]
+    named = Counter((claim.attack, claim.measure) for claim in attacked or claims)
+    return named.most_common(1)[0][0] if named else None
 
 
 def main_attack(content: Content) -> str:
     """Return the attack that most claims are about, or the first one measured."""
-    named = Counter(claim.attack for claim in content.study.claims)
-    measured = [point.attack for point in content.curves if point.attack]
-    return named.most_common(1)[0][0] if named else (measured[0] if measured else "")
+    pair = main_pair(content)
+    return pair[0] if pair else next((point.attack for point in content.curves if point.attack), "")
 
 
 def main_measure(content: Content) -> str:
     """Return the measure that most claims are about."""
-    named = Counter(claim.measure for claim in content.study.claims)
-    return named.most_common(1)[0][0] if named else "R"
+    pair = main_pair(content)
+    return pair[1] if pair else "R"
+
+
+def name_of(measure: str) -> str:
+    """Return a measure as a reader writes it."""
+    return NAMES.get(measure, measure)
+
+
+def heading_of(name: str) -> str:
+    """Return a name as it begins a heading.
+
+    >>> heading_of("accuracy at 8/255"), heading_of("R")
+    ('Accuracy at 8/255', 'R')
+    """
+    return name[:1].upper() + name[1:]
+
+
+def unit_of(content: Content, measure: str) -> str:
+    """Return the unit of a measure, in words."""
+    unit = next((m.unit for m in content.measurements if m.measure == measure), "")
+    return {"": "no unit", "fraction": "fraction of the images"}.get(unit, unit)
 
 
 def trial_of(content: Content, architecture: str, condition: str) -> Trial | None:
@@ -104,17 +143,37 @@ def attack_plans(content: Content) -> dict[str, AttackPlan]:
     return {label: plan for trial in content.study.trials for label, plan in trial.attacks.items()}
 
 
+def examination_plans(content: Content) -> dict[str, ExaminationPlan]:
+    """Return each examination of the study by its label; trials that name one alike are taken to plan it alike."""
+    return {label: plan for trial in content.study.trials for label, plan in trial.examinations.items()}
+
+
+def labels(content: Content) -> list[str]:
+    """Return the labels of all attacks and examinations measured: first ``attacks``, then the examinations."""
+    measured = {point.attack for point in content.curves} | {m.attack for m in content.measurements} - {""}
+    examined = examination_plans(content)
+    main = [label for label in (main_attack(content),) if label not in examined]
+    listed = ordered([*main, *attack_plans(content)], measured - examined.keys())
+    return [label for label in dict.fromkeys([*listed, *examined]) if label in measured]
+
+
 def attacks(content: Content) -> list[str]:
     """Return the labels of all attacks measured, the main one first, then as the study lists them."""
-    measured = {point.attack for point in content.curves} | {m.attack for m in content.measurements} - {""}
-    listed = [main_attack(content), *attack_plans(content)]
-    return [label for label in dict.fromkeys(ordered(listed, measured)) if label in measured]
+    examined = examination_plans(content)
+    return [label for label in labels(content) if label not in examined]
 
 
-def norm_of(content: Content, attack: str) -> str:
-    """Return the norm that an attack's eps is measured in."""
-    plan = attack_plans(content).get(attack)
-    return str(plan.attack.settings.get("norm", "linf")) if plan else "linf"
+def norm_of(content: Content, label: str) -> str:
+    """Return the norm in which the eps of an attack or an examination is measured; certificates are Euclidean."""
+    attack, examination = attack_plans(content).get(label), examination_plans(content).get(label)
+    spec = attack.attack if attack else examination.examination if examination else None
+    named = spec.settings.get("norm") if spec else None
+    return str(named or ("l2" if certifies(content, label) else "linf"))
+
+
+def certifies(content: Content, label: str) -> bool:
+    """Return whether what an examination found are certificates."""
+    return any((m.attack, m.measure) == (label, "average_certified_radius") for m in content.measurements)
 
 
 def origins(content: Content) -> dict[tuple[str, str, int, int, str], CurvePoint]:
@@ -143,7 +202,7 @@ def curve_rows(content: Content) -> list[Row]:
         relative[key].append(point.accuracy / start if start > 0 else math.nan)
         images[key] = min(point.n, images.get(key, point.n))
     place = {cell: index for index, cell in enumerate(cells(content))}
-    label = {attack: index for index, attack in enumerate(attacks(content))}
+    label = {name: index for index, name in enumerate(labels(content))}
     rows: list[Row] = []
     for key in sorted(raw, key=lambda k: (place[k[0], k[1]], k[2], label[k[3]], k[4])):
         row: Row = dict(zip(("architecture", "condition", "epoch", "attack", "eps"), key, strict=True))
@@ -300,7 +359,7 @@ def seed_rows(content: Content) -> list[Row]:
 
 def measure_rows(content: Content) -> list[Row]:
     """Return every measure under every attack at each cell's last epoch: mean, SD, range, n, unit, direction."""
-    label = {attack: index for index, attack in enumerate(["", *attacks(content)])}
+    label = {name: index for index, name in enumerate(["", *labels(content)])}
     order = {measure: index for index, measure in enumerate(NAMES)}
     place = {cell: index for index, cell in enumerate(cells(content))}
     last = {cell: last_epoch(content, *cell) for cell in place}
@@ -325,32 +384,3 @@ def measure_rows(content: Content) -> list[Row]:
             ),
         )
     ]
-
-
-def cost_rows(content: Content) -> list[Row]:
-    """Return what the stages took, summed per architecture and kind, with the number of stages and the devices."""
-    groups: defaultdict[tuple[str, str], list[Any]] = defaultdict(list)
-    for cost in content.costs:
-        groups[cost.architecture, cost.kind].append(cost)
-    kinds = list(dict.fromkeys(["training", *attacks(content), *(cost.kind for cost in content.costs)]))
-    architectures = ordered(content.study.architectures, (cost.architecture for cost in content.costs))
-    return [
-        {
-            "architecture": architecture,
-            "kind": kind,
-            "stages": len(group),
-            "seconds": math.fsum(cost.seconds for cost in group),
-            "forwards": sum(cost.forwards for cost in group),
-            "backwards": sum(cost.backwards for cost in group),
-            "device": ", ".join(sorted({cost.device for cost in group})),
-        }
-        for architecture in architectures
-        for kind in kinds
-        if (group := groups.get((architecture, kind)))
-    ]
-
-
-def stage_rows(content: Content) -> list[Row]:
-    """Return what each single stage took."""
-    names = ("architecture", "condition", "seed", "epoch", "kind", "seconds", "forwards", "backwards", "device")
-    return [{name: getattr(cost, name) for name in names} for cost in content.costs]

@@ -29,6 +29,8 @@ def claims_rows(content: Content) -> list[dict[str, Any]]:
                 "verdict": claim.verdict,
                 "attack": stated[claim.id].attack,
                 "measure": stated[claim.id].measure,
+                "left_attack": decisive.left.attack or stated[claim.id].attack if decisive else None,
+                "right_attack": decisive.right.attack or stated[claim.id].attack if decisive else None,
                 "reason": claim.reason,
                 "contrast": between(decisive) if decisive else None,
                 "effect": claim.effect,
@@ -51,6 +53,7 @@ def claims_rows(content: Content) -> list[dict[str, Any]]:
 def contrast_rows(content: Content) -> list[dict[str, Any]]:
     """Return one row per contrast and epoch, primary ones first within a claim, with the published values beside."""
     rows: list[dict[str, Any]] = []
+    stated = {claim.id: claim for claim in content.study.claims}
     for row in content.decisions.rows:
         (low, high), (narrow_low, narrow_high) = bounds(row.interval), bounds(row.equivalence)
         published = row.published
@@ -63,6 +66,9 @@ def contrast_rows(content: Content) -> list[dict[str, Any]]:
                 "left_condition": row.left.condition,
                 "right_architecture": row.right.architecture,
                 "right_condition": row.right.condition,
+                "left_attack": row.left.attack or stated[row.claim].attack,
+                "right_attack": row.right.attack or stated[row.claim].attack,
+                "measure": stated[row.claim].measure,
                 "left_epoch": row.left.epoch,
                 "right_epoch": row.right.epoch,
                 "expected": DIRECTIONS[row.expect],
@@ -88,7 +94,9 @@ def contrast_rows(content: Content) -> list[dict[str, Any]]:
                 "effect_size": tables.finite(row.effect_size),
                 "power": tables.finite(row.power),
                 "published_left": published.left.mean if published else None,
+                "published_left_sd": tables.finite(published.left.sd) if published else None,
                 "published_right": published.right.mean if published else None,
+                "published_right_sd": tables.finite(published.right.sd) if published else None,
                 "published_epoch": published.left.epoch if published else None,
                 "published_p": tables.finite(published.p) if published else None,
                 "reason": row.reason,
@@ -156,9 +164,12 @@ def main_contrast(content: Content) -> str:
     if found is None:
         return "No contrast that would decide a claim has been measured yet."
     claim, row = found
-    attack, measure = tables.main_attack(content), tables.main_measure(content)
+    measure = tables.name_of(tables.main_measure(content))
+    under = "" if row.left.attack and row.right.attack else f" under {tables.main_attack(content)}"
+    if row.left.attack or row.right.attack:
+        under += " where no other attack is named" if under else ""
     text = (
-        f"The main contrast is {between(row)}: {measure} under {attack} is {value(row.left)} against "
+        f"The main contrast is {between(row)}: {measure}{under} is {value(row.left)} against "
         f"{value(row.right)}, a difference of {signed(row.difference)} ({1 - content.decisions.alpha:.0%} interval "
         f"{interval(*bounds(row.interval))}, adjusted p {equals(row.p_adjusted)}, n = {row.n}"
         f"{' pairs' if row.paired else ''})"
@@ -188,6 +199,8 @@ def catch(content: Content) -> str:
         return "The catch: nothing can be said before both cells of a contrast have been trained and attacked."
     _, row = found
     attack = tables.main_attack(content)
+    if cell(row.left) == cell(row.right):
+        return not_comparable(content, "The catch: both sides are the same networks, so what differs is the attack")
     measured = {(r["architecture"], r["condition"], r["attack"]): r for r in tables.attack_rows(content)}
     others: list[str] = []
     reversed_under: list[str] = []
@@ -208,8 +221,21 @@ def catch(content: Content) -> str:
     starts = [clean.get((arm.architecture, arm.condition, arm.epoch, attack), {}) for arm in (row.left, row.right)]
     text += (
         f"; before any perturbation they classify {percent(starts[0].get('mean'))} and "
-        f"{percent(starts[1].get('mean'))} of the test images, and {tables.main_measure(content)} is relative to that"
+        f"{percent(starts[1].get('mean'))} of the test images, and {tables.name_of(tables.main_measure(content))} is "
+        f"{'' if tables.main_measure(content) in tables.RELATIVE else 'not '}relative to that"
     )
-    if not content.study.comparable:
-        text += "; recipe, data or epochs are not the published ones, so compare directions with the source, not sizes"
-    return text + "."
+    return not_comparable(content, text)
+
+
+def cell(arm: Arm) -> tuple[str, str, int]:
+    """Return which networks one side of a contrast is about."""
+    return arm.architecture, arm.condition, arm.epoch
+
+
+def not_comparable(content: Content, text: str) -> str:
+    """Return the sentence, ended by what keeps the numbers from being compared with the published ones."""
+    if content.study.comparable:
+        return text + "."
+    return (
+        text + "; recipe, data or epochs are not the published ones, so compare directions with the source, not sizes."
+    )

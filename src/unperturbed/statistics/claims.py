@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from unperturbed.records import Claim, Measurement, Outcome, SpecError, Study
-from unperturbed.statistics.contrasts import Published, Row, Settings, Values, measure
+from unperturbed.statistics.contrasts import Arm, Published, Row, Settings, Values, measure
 from unperturbed.statistics.intervals import RESAMPLES, Interval
 from unperturbed.statistics.significance import holm
 
@@ -84,7 +84,7 @@ class ClaimResult:
             "n": self.n,
             "published": None
             if published is None
-            else {"left": published.left._asdict(), "right": published.right._asdict(), "p": _number(published.p)},
+            else {"left": _plain(published.left), "right": _plain(published.right), "p": _number(published.p)},
         }
 
 
@@ -247,6 +247,10 @@ def _pair(row: Row) -> str:
         return f"{left.architecture} {left.what} vs {right.what} at epoch {left.epoch}"
     sides = (f"{arm.architecture} {arm.what} at epoch {arm.epoch}" for arm in (left, right))
     return " vs ".join(sides)
+
+
+def _plain(arm: Arm) -> dict[str, Any]:
+    return {**arm._asdict(), "sd": _number(arm.sd)}
 
 
 def _number(value: float) -> float | None:

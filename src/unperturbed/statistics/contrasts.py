@@ -244,7 +244,9 @@ def _row(
 
 
 def _power(published: Published | None, left_n: int, right_n: int, paired: bool, alpha: float) -> float | None:
-    if published is None or min(left_n, right_n) < 2 or not max(published.left.sd, published.right.sd) > 0:
+    if published is None or min(left_n, right_n) < 2:
+        return None
+    if math.isnan(published.left.sd + published.right.sd) or not max(published.left.sd, published.right.sd) > 0:
         return None
     sd1, sd2 = published.left.sd, published.right.sd
     if paired:

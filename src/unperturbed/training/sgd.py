@@ -146,8 +146,9 @@ def train(
             for batch in range(first, batches):
                 chosen = rows[:, batch * recipe.batch_size : (batch + 1) * recipe.batch_size]
                 images, labels = split.images(chosen.flatten(0, 1)), split.labels(chosen.flatten(0, 1))
-                program.step(images, labels, seed_for("step", seeds[0], epoch, batch))
                 step += 1
+                done = step / (recipe.epochs * batches)
+                program.step(images, labels, seed_for("step", seeds[0], epoch, batch), done)
                 if on_step is not None:
                     on_step(lambda: program.states(step))  # noqa: B023 - called before the next step
             program.check(epoch, seeds)
@@ -236,11 +237,12 @@ class _Program:
             logits = network(images.to(DTYPES[self.precision]))
         return F.cross_entropy(logits.to(DTYPES[self.precision]), labels, reduction="none")
 
-    def step(self, images: Tensor, labels: Tensor, seed: int) -> None:
+    def step(self, images: Tensor, labels: Tensor, seed: int, done: float) -> None:
         if self.mechanism == NOTHING:
             losses = self._losses(self.forward, images, labels).view(self.count, -1)
         else:
-            objective = self.mechanism.objective(self._losses, Tools(self.attack, seed, self.mechanism.attacked))
+            tools = Tools(self.attack, seed, self.mechanism.attacked, done)
+            objective = self.mechanism.objective(self._losses, tools)
             with undisturbed("training", seed, device=images.device):
                 losses = objective(self.network, images.to(DTYPES[self.precision]), labels).view(1, -1)
         self.optimiser.zero_grad(set_to_none=True)

@@ -1,0 +1,136 @@
+"""What a trial consists of: its stages, seed by seed, and what every trial of a run works with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from unperturbed import mechanisms
+from unperturbed.data import Dataset
+from unperturbed.examinations import PASSES
+from unperturbed.ledger import Ledger
+from unperturbed.records import (
+    AttackPlan,
+    AttackStage,
+    ExaminationPlan,
+    ExaminationStage,
+    Spec,
+    TrainingStage,
+    Trial,
+)
+
+REVISIONS = {"training": 1, "attack": 4, "examination": 1}  # raised when a record would give other numbers than before
+
+
+class Stopped(Exception):
+    """The user asked to stop; everything done is in the ledger."""
+
+
+class Machine(NamedTuple):
+    """Where a trial runs and what it may use."""
+
+    device: torch.device
+    vectorised: bool | None  # None: whichever is faster
+    versions: dict[str, str]
+
+
+Progress = Callable[[str, float], None]  # what is being done, and how much of it has just been done (image passes)
+
+
+class Station(NamedTuple):
+    """What every trial of a run works with."""
+
+    datasets: Mapping[str, Dataset]  # by the canonical text of their spec
+    ledger: Ledger
+    run: int
+    machine: Machine
+    progress: Progress
+    stopped: Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Course:
+    """The stages of a trial at one seed: how its weights come about, and what attacks them."""
+
+    seed: int
+    training: dict[int, TrainingStage]  # by epoch
+    attacks: tuple[tuple[str, AttackStage], ...]  # label and stage
+    examinations: tuple[tuple[str, ExaminationStage], ...] = ()  # of the last network
+
+
+def courses(trial: Trial, datasets: Mapping[str, Dataset]) -> list[Course]:
+    """Return what ``trial`` consists of, seed by seed; ``datasets`` are keyed by the canonical text of their spec."""
+    found: list[Course] = []
+    for seed in trial.seeds:
+
+        def stage(data: Spec, epoch: int, start: TrainingStage | None, seed: int = seed) -> TrainingStage:
+            return TrainingStage(
+                revision=REVISIONS["training"],
+                model=trial.model,
+                mechanisms=trial.mechanisms,
+                data=data,
+                data_digest=datasets[data.canonical()].digest,
+                recipe=trial.recipe,
+                seed=seed,
+                epoch=epoch,
+                start=start,
+            )
+
+        start = stage(trial.pretraining, trial.pretraining_epochs or 0, None) if trial.pretraining else None
+        training = {epoch: stage(trial.data, epoch, start) for epoch in trial.epochs}
+        attacks = tuple(
+            (label, _attack_stage(plan, training[epoch], len(datasets[trial.data.canonical()].test)))
+            for epoch in trial.epochs
+            for label, plan in trial.attacks.items()
+            if plan.epochs == "all" or epoch == trial.epochs[-1]
+        )
+        examinations = tuple(
+            (label, _examination_stage(plan, training[trial.epochs[-1]], trial, seed, datasets))
+            for label, plan in trial.examinations.items()
+            if plan.seeds is None or seed in trial.seeds[: plan.seeds]
+        )
+        found.append(Course(seed, training, attacks, examinations))
+    return found
+
+
+def _examination_stage(
+    plan: ExaminationPlan, weights: TrainingStage, trial: Trial, seed: int, datasets: Mapping[str, Dataset]
+) -> ExaminationStage:
+    available = len(datasets[trial.data.canonical()].test)
+    beside = None
+    if plan.beside is not None:
+        other = plan.beside.model_copy(update={"seeds": (seed,), "examinations": {}})
+        beside = courses(other, datasets)[0].training[other.epochs[-1]]
+    return ExaminationStage(
+        revision=REVISIONS["examination"],
+        examination=plan.examination,
+        images=min(plan.images or available, available),
+        random=mechanisms.build(trial.mechanisms).traits.random,
+        beside=beside,
+        weights=weights,
+    )
+
+
+def _attack_stage(plan: AttackPlan, weights: TrainingStage, available: int) -> AttackStage:
+    return AttackStage(
+        revision=REVISIONS["attack"],
+        attack=plan.attack,
+        eps=plan.eps,
+        grid=plan.grid,
+        images=min(plan.images or available, available),
+        through=plan.through,
+        votes=plan.votes,
+        weights=weights,
+    )
+
+
+def expected_passes(stage: AttackStage | ExaminationStage) -> float:
+    """Return about how many passes of one image a stage takes, a backward pass counting as two: for progress only."""
+    if isinstance(stage, ExaminationStage):
+        return stage.images * float(PASSES.get(stage.examination.name, 10))
+    steps = stage.attack.settings.get("steps")
+    each = len(stage.eps) + 3.0 if not isinstance(steps, int) else 3.0 * steps * len(stage.eps) / 3
+    return stage.images * each

@@ -1,0 +1,145 @@
+"""Attacks and examinations of trained networks, each recorded before the next begins."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from unperturbed.attacks import ATTACKS, sweep
+from unperturbed.data import Split
+from unperturbed.examinations import BATCH_SIZE, EXAMINATIONS, Interrupted, Subject
+from unperturbed.lab.courses import Course, Station, Stopped, expected_passes
+from unperturbed.lab.weights import deployed, train_all
+from unperturbed.measures import measure_evidence
+from unperturbed.mechanisms.installing import altered
+from unperturbed.records import (
+    AttackStage,
+    ExaminationStage,
+    TrainingStage,
+    Trial,
+)
+from unperturbed.tensors.streams import seed_for
+
+EXAMPLES = 2  # test images whose perturbed versions are kept for the report
+
+
+def attack_all(lane: Course, trial: Trial, station: Station) -> int:
+    """Run the attacks that the ledger does not hold, and place all of them; return how many were run."""
+    computed = 0
+    dataset = station.datasets[trial.data.canonical()]
+    test = dataset.test.to(station.machine.device)
+    network: nn.Module | None = None
+    loaded: TrainingStage | None = None
+    for label, stage in lane.attacks:
+        if not station.ledger.find(stage):
+            if network is None or loaded != stage.weights:
+                network, loaded = deployed(stage.weights, station), stage.weights
+            _attack(stage, network, test, 1 / len(dataset.classes), station)
+            station.progress(f"{label}, seed {lane.seed}", expected_passes(stage))
+            computed += 1
+        cell = (trial.architecture, trial.condition, lane.seed, stage.weights.epoch)
+        station.ledger.place(station.run, stage.digest(), *cell, label)
+    return computed
+
+
+def examine_all(lane: Course, trial: Trial, station: Station) -> int:
+    """Do the same for examinations; a network that one needs beside the examined one is trained if it has to be."""
+    computed = 0
+    test = station.datasets[trial.data.canonical()].test.to(station.machine.device)
+    network: nn.Module | None = None
+    for label, stage in lane.examinations:
+        if not station.ledger.find(stage):
+            if stage.beside is not None:
+                computed += train_all([{stage.beside.epoch: stage.beside}], station)
+            network = deployed(stage.weights, station) if network is None else network
+            _examine(stage, network, test, station)
+            station.progress(f"{label}, seed {lane.seed}", expected_passes(stage))
+            computed += 1
+        cell = (trial.architecture, trial.condition, lane.seed, stage.weights.epoch)
+        station.ledger.place(station.run, stage.digest(), *cell, label)
+    return computed
+
+
+def _examine(stage: ExaminationStage, network: nn.Module, test: Split, station: Station) -> None:
+    if station.stopped():
+        raise Stopped
+    began = time.perf_counter()
+    device = station.machine.device
+    chosen = test.fixed()[: stage.images].to(device)
+    name = stage.examination.name
+    subject = Subject(
+        network=network,
+        images=test.images(chosen),
+        labels=test.labels(chosen),
+        seed=seed_for("examination", name, stage.weights.seed),
+        random=stage.random,
+        beside=None if stage.beside is None else deployed(stage.beside, station),
+        stopped=station.stopped,
+    )
+    try:
+        found = EXAMINATIONS[name](subject, **cast(dict[str, Any], stage.examination.settings))
+    except Interrupted:
+        raise Stopped from None
+    station.ledger.record(
+        stage,
+        packed(found.arrays),
+        suffix=".npz",
+        curves=found.curves,
+        measures=found.measures,
+        seconds=time.perf_counter() - began,
+        forwards=found.forwards,
+        backwards=found.backwards,
+        device=device.type,
+        versions=station.machine.versions,
+    )
+
+
+def packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return arrays as the content of an ``.npz`` file."""
+    content = io.BytesIO()
+    np.savez_compressed(content, **cast(dict[str, Any], arrays))
+    return content.getvalue()
+
+
+def _attack(stage: AttackStage, network: nn.Module, test: Split, chance: float, station: Station) -> None:
+    def look(_done: int, _total: int) -> None:
+        if station.stopped():
+            raise Stopped
+
+    began = time.perf_counter()
+    device = station.machine.device
+    chosen = test.fixed()[: stage.images].to(device)
+    evidence = sweep(
+        network,
+        test.images(chosen),
+        test.labels(chosen),
+        ATTACKS[stage.attack.name],
+        eps=stage.eps,
+        seed=seed_for("attack", stage.attack.name, stage.weights.seed),
+        batch_size=BATCH_SIZE,
+        keep=EXAMPLES,
+        votes=stage.votes,
+        surrogate=altered(network, stage.through) if stage.through else None,
+        progress=look,
+        **cast(dict[str, Any], stage.attack.settings),
+    )
+    station.ledger.record(
+        stage,
+        packed(evidence.arrays()),
+        suffix=".npz",
+        curves=[
+            (float(eps), float(value), stage.images) for eps, value in zip(stage.eps, evidence.accuracy, strict=True)
+        ],
+        measures=measure_evidence(evidence, chance=chance, grid=stage.grid),
+        seconds=time.perf_counter() - began,
+        forwards=evidence.forwards,
+        backwards=evidence.backwards,
+        device=device.type,
+        versions=station.machine.versions,
+    )

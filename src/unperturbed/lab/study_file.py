@@ -1,0 +1,234 @@
+"""What stands in a study file, every entry checked by itself; what belongs together is put together in ``study``.
+
+A study is TOML: what is trained (conditions), on what (architectures), how it is attacked and examined (attacks,
+examinations), how much of it (scales), and which published sentences it decides (claims).
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PositiveInt, ValidationError
+
+from unperturbed.records import Cell, Claim, Contrast, Expectation, PublishedValue, Record, Setting, SpecError
+from unperturbed.registry import lookup, suggestion
+
+BUILT_IN = Path(__file__).parent.parent / "studies"
+
+
+class ConditionFile(Record):
+    """One ``[conditions.NAME]``: the images and the task, and what came before."""
+
+    says: str
+    data: dict[str, Setting]
+    mechanisms: tuple[dict[str, Setting], ...] = ()
+    pretraining: dict[str, Setting] | None = None
+    control: bool = False
+
+
+class AttackFile(Record):
+    """One ``[attacks.NAME]``."""
+
+    attack: str
+    settings: dict[str, Setting] = Field(default_factory=dict)
+    eps: tuple[float | str, ...]
+    grid: tuple[float | str, ...] | None = None
+    images: PositiveInt | None = None
+    epochs: Literal["all", "last"] = "all"
+    through: dict[str, Setting] = Field(default_factory=dict)
+
+
+class ExaminationFile(Record):
+    """One ``[examinations.NAME]``: what else is asked of the networks of some conditions, or of all."""
+
+    examination: str
+    settings: dict[str, Setting] = Field(default_factory=dict)
+    images: PositiveInt | None = None
+    conditions: tuple[str, ...] | None = None
+    beside: str | None = None  # the condition whose network of the same seed stands beside
+
+
+class ArchitectureFile(Record):
+    """One ``[scales.SCALE.architectures.NAME]``."""
+
+    model: dict[str, Setting]
+    recipe: dict[str, Setting]
+    evaluate: tuple[PositiveInt, ...]
+    conditions: tuple[str, ...] | None = None
+    attacks: tuple[str, ...] | None = None
+    examinations: tuple[str, ...] | None = None
+    images: dict[str, PositiveInt] = Field(default_factory=dict)  # by the label of an attack or examination
+    seeds: dict[str, PositiveInt] = Field(default_factory=dict)  # of an examination that not all networks undergo
+
+
+class ScaleFile(Record):
+    """One ``[scales.NAME]``."""
+
+    says: str
+    seeds: int
+    comparable: bool = False
+    settings: dict[str, Setting] = Field(default_factory=dict)  # in place of those of the study
+    data: dict[str, dict[str, Setting]] = Field(default_factory=dict)
+    architectures: dict[str, ArchitectureFile]
+
+
+class ClaimFile(Record):
+    """One ``[[claims]]``; contrasts read ``architecture: left > right @ epoch``, a side ``condition[attack]``.
+
+    The label of an examination stands where that of an attack does.
+    """
+
+    id: str
+    says: str
+    primary: tuple[str, ...]
+    secondary: tuple[str, ...] = ()
+    attack: str = "fgsm"
+    measure: str = "R"
+
+
+class StudyFile(Record):
+    """A whole study file."""
+
+    title: str
+    question: str
+    source: str
+    settings: dict[str, Setting] = Field(default_factory=dict)
+    published_settings: dict[str, Setting] = Field(default_factory=dict)
+    published_tables: str | None = None
+    architectures: dict[str, str]
+    conditions: dict[str, ConditionFile]
+    attacks: dict[str, AttackFile]
+    examinations: dict[str, ExaminationFile] = Field(default_factory=dict)
+    scales: dict[str, ScaleFile]
+    claims: tuple[ClaimFile, ...] = ()
+
+
+def names() -> list[str]:
+    """Return the names of the studies that come with the lab."""
+    return sorted(path.stem for path in BUILT_IN.glob("*.toml") if not path.stem.endswith(".published"))
+
+
+def find(name: str) -> Path:
+    """Return the file of a built-in study, or the path that was given."""
+    path = Path(name)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise SpecError(f"There is no study file {name}. Make one with: unperturbed new {path.stem}")
+        return path
+    return lookup("study", {known: BUILT_IN / f"{known}.toml" for known in names()}, name)
+
+
+def read(path: Path) -> StudyFile:
+    """Return the study file at ``path``, or raise a ``SpecError`` that names the first wrong entry."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SpecError(f"{path.name} cannot be read as TOML: {error}.") from error
+    return validate(StudyFile, content, path.name)
+
+
+_CONTRAST = re.compile(
+    r"(?:(?P<both>[\w-]+):\s*)?(?P<left>[\w./-]+(?:\[[\w-]+\])?)\s*(?P<sign>[><=])\s*"
+    r"(?P<right>[\w./-]+(?:\[[\w-]+\])?)(?:\s*@\s*(?P<epoch>\w+))?"
+)
+_SIGNS: dict[str, Expectation] = {">": "greater", "<": "less", "=": "none"}
+
+
+def _contrast(text: str, written: StudyFile, *, primary: bool, claim: str) -> Contrast:
+    match = _CONTRAST.fullmatch(text.strip())
+    if match is None:
+        raise SpecError(f"claim {claim}: cannot read {text!r}. Write 'lenet: digits > objects @ last'.")
+
+    def cell(words: str) -> Cell:
+        words, _, attack = words.rstrip("]").partition("[")
+        architecture, _, condition = words.rpartition("/")
+        architecture = architecture or match["both"] or ""
+        lookup("architecture", written.architectures, architecture)
+        lookup("condition", written.conditions, condition)
+        if attack:
+            lookup("attack", {**written.attacks, **written.examinations}, attack)
+        return Cell(architecture=architecture, condition=condition, attack=attack or None)
+
+    left, right = cell(match["left"]), cell(match["right"])
+    position = match["epoch"] or "last"
+    if not position.isdigit() and position not in ("first", "last", "early", "middle"):
+        raise SpecError(f"claim {claim}: the epoch must be first, last, early, middle or a number, got {position!r}.")
+    return Contrast.model_validate(
+        {
+            "left": left,
+            "right": right,
+            "expect": _SIGNS[match["sign"]],
+            "epoch": int(position) if position.isdigit() else position,
+            "primary": primary,
+            "paired": left.architecture == right.architecture,
+        }
+    )
+
+
+def claim_of(claim: ClaimFile, written: StudyFile) -> Claim:
+    """Return the claim with its contrasts read and every name in them checked."""
+    lookup("attack", {**written.attacks, **written.examinations}, claim.attack)
+    return Claim(
+        id=claim.id,
+        says=claim.says,
+        attack=claim.attack,
+        measure=claim.measure,
+        contrasts=(
+            *(_contrast(text, written, primary=True, claim=claim.id) for text in claim.primary),
+            *(_contrast(text, written, primary=False, claim=claim.id) for text in claim.secondary),
+        ),
+    )
+
+
+def published_values(path: Path, written: StudyFile) -> tuple[PublishedValue, ...]:
+    """Return the published values beside the study file, or else among the built-in ones; none if it names none."""
+    if written.published_tables is None:
+        return ()
+    source = path.parent / written.published_tables
+    if not source.is_file():
+        source = BUILT_IN / written.published_tables
+    try:
+        rows = tomllib.loads(source.read_text(encoding="utf-8"))["published"]
+    except (OSError, tomllib.TOMLDecodeError, KeyError) as error:
+        raise SpecError(
+            f"{path.name}: the published tables {written.published_tables} cannot be read: {error}."
+        ) from error
+    return tuple(validate(PublishedValue, row, written.published_tables) for row in rows)
+
+
+def validate(kind: type[Any], content: object, where: str) -> Any:
+    """Return ``content`` as a record, or raise a ``SpecError`` that names its first wrong entry."""
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        at = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            valid = _fields_at(kind, first["loc"][:-1])
+            word = str(first["loc"][-1])
+            raise SpecError(
+                f"{where} has no setting {at!r}. It has: {', '.join(valid)}.{suggestion(word, valid)}"
+            ) from error
+        raise SpecError(f"{where}: {at}: {first['msg'].lower()}, got {first['input']!r}.") from error
+
+
+def _fields_at(kind: type[Record], location: Sequence[int | str]) -> list[str]:
+    """Return the fields of the record that lies at ``location`` inside ``kind``."""
+    for part in location:
+        if isinstance(part, str) and part in kind.model_fields:
+            hint: Any = kind.model_fields[part].annotation
+            inner = [c for c in _classes(hint) if issubclass(c, Record)]
+            if inner:
+                kind = inner[0]
+    return list(kind.model_fields)
+
+
+def _classes(hint: Any) -> Iterable[type[Any]]:
+    if isinstance(hint, type):
+        yield hint
+    for argument in getattr(hint, "__args__", ()):
+        yield from _classes(argument)

@@ -1,0 +1,183 @@
+"""Weights: trained stage by stage, recorded, and put into networks again.
+
+Training goes on from the last checkpoint of the same course, which is written every half a minute and where the user
+stops it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from unperturbed import mechanisms, models
+from unperturbed.attacks import ATTACKS
+from unperturbed.data import Split
+from unperturbed.lab.courses import Machine, Station, Stopped
+from unperturbed.ledger import Ledger
+from unperturbed.records import (
+    TrainingStage,
+)
+from unperturbed.tensors.streams import generator
+from unperturbed.training import State, begin, choose_vectorised, pack, train, unpack
+
+CHECKPOINT_EVERY = 30.0  # seconds
+
+
+def train_all(lanes: Sequence[dict[int, TrainingStage]], station: Station) -> int:
+    """Bring every lane to its last epoch, recording the weights after each; lanes that lack the same train as one."""
+    ledger, machine = station.ledger, station.machine
+    computed = 0
+    starts = [{start.epoch: start} for lane in lanes if (start := next(iter(lane.values())).start)]
+    if starts:
+        computed += train_all(starts, station)
+    missing = {number: [e for e, stage in lane.items() if not ledger.find(stage)] for number, lane in enumerate(lanes)}
+    if not any(missing.values()):
+        return computed
+    first = next(iter(lanes[0].values()))
+    mechanism = mechanisms.build(first.mechanisms)
+    network = untrained(first)
+    split = station.datasets[first.data.canonical()].train.to(machine.device)
+    batches = -(-len(split) // first.recipe.batch_size)
+    together = choose_vectorised(network, machine.device, mechanism)
+    if machine.vectorised is not None and mechanism == mechanisms.NOTHING:
+        together = machine.vectorised
+    groups: dict[object, tuple[list[int], list[dict[int, TrainingStage]]]] = {}
+    for number, epochs in missing.items():
+        if epochs:  # who trains together does not depend on where a run was killed: a group is recorded as one
+            groups.setdefault(tuple(epochs) if together else number, (epochs, []))[1].append(lanes[number])
+    for owed, group in groups.values():
+        states = _resume([lane[owed[0]] for lane in group], batches, ledger)
+        watch = _Watch([lane[owed[0]] for lane in group], split, station)
+        for epoch in [epoch for epoch in group[0] if epoch * batches >= states[0].step and epoch <= owed[-1]]:
+            watch.begin()
+            states = train(
+                network,
+                states,
+                split,
+                first.recipe,
+                seeds=[lane[epoch].seed for lane in group],
+                until=epoch,
+                mechanism=mechanism,
+                attack=_inner_attack,
+                device=machine.device,
+                on_step=watch,
+            )
+            if epoch in owed:
+                with ledger.together():
+                    for lane, state in zip(group, states, strict=True):
+                        _record_weights(lane[epoch], state, ledger, machine, watch)
+                computed += len(group)
+        watch.save(states, keep=owed[-1] < first.recipe.epochs)
+    return computed
+
+
+def _resume(stages: Sequence[TrainingStage], batches: int, ledger: Ledger) -> list[State]:
+    """Return the latest recorded states of networks that train together, not behind ``stages``, or their beginnings."""
+    content = ledger.load_checkpoint(group_key(stages))
+    if content is not None:
+        states = unpack(content)
+        if states[0].step <= stages[0].epoch * batches:
+            return states
+    states = []
+    for stage in stages:
+        network = untrained(stage)
+        if stage.start is not None:
+            network.load_state_dict(load_weights(stage.start, ledger))
+        states.append(begin(network))
+    return states
+
+
+def untrained(stage: TrainingStage) -> nn.Module:
+    """Return the network before its first step, with its mechanisms in place."""
+    network = models.build(stage.model, generator("weights", stage.seed))
+    mechanisms.build(stage.mechanisms).install(network)
+    return network
+
+
+def _inner_attack(name: str, network: nn.Module, images: Tensor, labels: Tensor, seed: int, **settings: Any) -> Tensor:
+    return ATTACKS[name](network, images, labels, seed, **settings)
+
+
+def group_key(stages: Sequence[TrainingStage]) -> str:
+    """Return what the stages of one group's training share: all but the epoch."""
+    return "+".join(stage.model_copy(update={"epoch": 0}).digest() for stage in stages)
+
+
+def load_weights(stage: TrainingStage, ledger: Ledger) -> dict[str, Tensor]:
+    """Return the recorded weights and buffers of ``stage``, on the CPU."""
+    stored = ledger.find(stage)
+    assert stored is not None, "a stage is recorded before its weights are used"
+    return load_tensors(ledger.read(stored))
+
+
+class _Watch:
+    """Looks on at every step: reports progress, writes checkpoints, and stops when asked to."""
+
+    def __init__(self, stages: Sequence[TrainingStage], split: Split, station: Station) -> None:
+        self.key = group_key(stages)
+        self.networks = len(stages)
+        self.words = f"training, seed {', '.join(str(stage.seed) for stage in stages)}"
+        self.images = len(stages) * min(stages[0].recipe.batch_size, len(split))
+        self.station = station
+        self.saved = time.monotonic()
+        self.begin()
+
+    def begin(self) -> None:
+        """Start counting for the next stage."""
+        self.began = time.perf_counter()
+        self.steps = 0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the stage began, for each of the networks that train together."""
+        return (time.perf_counter() - self.began) / self.networks
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of one image since the stage began, for each network; backward passes are as many."""
+        return self.steps * self.images // self.networks
+
+    def __call__(self, states: Callable[[], list[State]]) -> None:
+        self.steps += 1
+        self.station.progress(self.words, 3.0 * self.images)
+        if self.station.stopped():
+            self.save(states(), keep=True)
+            raise Stopped
+        if time.monotonic() - self.saved > CHECKPOINT_EVERY:
+            self.save(states(), keep=True)
+
+    def save(self, states: Sequence[State], *, keep: bool) -> None:
+        """Write the checkpoint, or drop it where training is over."""
+        if keep:
+            self.station.ledger.save_checkpoint(self.key, pack(states))
+        else:
+            self.station.ledger.drop_checkpoint(self.key)
+        self.saved = time.monotonic()
+
+
+def _record_weights(stage: TrainingStage, state: State, ledger: Ledger, machine: Machine, watch: _Watch) -> None:
+    ledger.record(
+        stage,
+        save_tensors(state.weights),
+        suffix=".safetensors",
+        curves=(),
+        measures=[("training_loss", state.loss, "nats", "lower", state.seen)],
+        seconds=watch.seconds,
+        forwards=watch.passes,
+        backwards=watch.passes,
+        device=machine.device.type,
+        versions=machine.versions,
+    )
+
+
+def deployed(stage: TrainingStage, station: Station) -> nn.Module:
+    """Return a trained network as it is deployed, in evaluation mode."""
+    network = untrained(stage)
+    network.load_state_dict(load_weights(stage, station.ledger))
+    mechanisms.build(stage.mechanisms).finish(network)
+    return network.to(station.machine.device).eval()

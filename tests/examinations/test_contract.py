@@ -1,0 +1,120 @@
+"""What every examination owes: declared measures, the same ones again, and a network that is as it was."""
+
+import copy
+import inspect
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from unperturbed import examinations
+from unperturbed.examinations import EXAMINATIONS, PASSES, Interrupted
+from unperturbed.measures import QUANTITIES
+from unperturbed.records import Spec
+from unperturbed.registry import complete
+
+CHEAP = {
+    "calibration": {"draws": 3},
+    "certificates": {"n": 20, "n0": 5, "alpha": 0.05},
+    "transfer": {"steps": 3},
+    "gradients": {"draws": 3},
+    "timing": {"batch_size": 4, "repeats": 2},
+}
+ASKS_NOTHING = {"noise-strength"}  # of the network: there is nothing to interrupt
+BY_THE_CLOCK = {"timing"}
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+
+def _found(name, subject):
+    return EXAMINATIONS[name](subject, **CHEAP.get(name, {}))
+
+
+def _subject(name, deployed, **rest):
+    return deployed("noise-injection" if name == "noise-strength" else "randomised-smoothing", **rest)
+
+
+def test_every_file_of_the_folder_is_listed():
+    folder = Path(inspect.getfile(examinations)).parent
+    listed = {inspect.getmodule(function).__file__ for function in EXAMINATIONS.values()}
+    assert {str(path) for path in folder.glob("*.py") if path.name not in {"__init__.py", "contract.py"}} == listed
+    assert set(PASSES) == set(EXAMINATIONS)
+
+
+@pytest.mark.parametrize("name", EXAMINATIONS)
+def test_the_signature_is_a_schema_with_a_default_for_everything(name):
+    spec = complete("examination", EXAMINATIONS, Spec(name=name))
+    (subject, *settings) = inspect.signature(EXAMINATIONS[name]).parameters.values()
+    assert subject.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    assert set(spec.settings) == {parameter.name for parameter in settings}
+
+
+@pytest.mark.parametrize("name", EXAMINATIONS)
+def test_measures_are_as_declared_the_same_again_and_nothing_is_disturbed(name, deployed):
+    subject = _subject(name, deployed)
+    for parameter in subject.network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    before = _state(subject)
+    found = _found(name, subject)
+    assert _equal(_state(subject), before)
+
+    assert found.measures
+    for row in found.measures:
+        quantity = QUANTITIES[row.measure]
+        assert (row.unit, row.better) == (quantity.unit, quantity.better)
+        assert quantity.lowest <= row.value <= quantity.highest
+        assert row.n > 0
+    assert len({row.measure for row in found.measures}) == len(found.measures)
+    assert all(isinstance(array, np.ndarray) for array in found.arrays.values())
+    assert all(accuracy * n == pytest.approx(round(accuracy * n), abs=1e-6) for _, accuracy, n in found.curves)
+
+    if name not in BY_THE_CLOCK:
+        torch.rand(7)
+        again = _found(name, _subject(name, deployed))
+        assert again.measures == found.measures
+        assert again.curves == found.curves
+        assert (again.forwards, again.backwards) == (found.forwards, found.backwards)
+        assert again.arrays.keys() == found.arrays.keys()
+        for key, array in found.arrays.items():
+            np.testing.assert_array_equal(again.arrays[key], array)
+
+
+@pytest.mark.parametrize("name", sorted(set(EXAMINATIONS) - ASKS_NOTHING))
+def test_an_interruption_is_heard_and_nothing_is_disturbed(name, deployed):
+    looks = []
+    subject = _subject(name, deployed, stopped=lambda: looks.append(0) or True)
+    before = _state(subject)
+    with pytest.raises(Interrupted):
+        _found(name, subject)
+    assert len(looks) < 100
+    assert _equal(_state(subject), before)
+
+
+def _state(subject):
+    network = subject.network
+    return {
+        "weights": copy.deepcopy(network.state_dict()),
+        "gradients": [None if each.grad is None else each.grad.clone() for each in network.parameters()],
+        "modes": [module.training for module in network.modules()],
+        "attributes": [{name: value for name, value in vars(module).items() if isinstance(value, float | int | str)} for module in network.modules()],
+        "hooks": [(len(module._forward_pre_hooks), len(module._forward_hooks)) for module in network.modules()],
+        "everywhere": len(torch.nn.modules.module._global_forward_pre_hooks),
+        "images": subject.images.clone(),
+        "torch": torch.get_rng_state(),
+        "numpy": np.random.get_state()[1].copy(),  # noqa: NPY002
+        "python": random.getstate(),
+    }  # fmt: skip
+
+
+def _equal(one, other):
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return one == other

@@ -1,0 +1,297 @@
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from unperturbed import report
+from unperturbed.records import CurvePoint, Measurement, PublishedValue
+from unperturbed.report import OPTIONAL, tables
+from unperturbed.report.numbers import MISSING
+from unperturbed.report.overview import asked, overview_note, overview_rows, overview_view
+from unperturbed.report.verdicts import answer
+
+EIGHT = 8 / 255
+
+
+def of(rows, **wanted):
+    return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+
+
+def one(rows, **wanted):
+    (row,) = of(rows, **wanted)
+    return row
+
+
+def by_seed(content, condition, label, measure):
+    return {
+        m.seed: m.value
+        for m in content.measurements
+        if (m.condition, m.attack, m.measure) == (condition, label, measure)
+    }
+
+
+@pytest.fixture(scope="module")
+def rows(defences):
+    return overview_rows(defences)
+
+
+def test_columns_are_attacks_at_8_255_or_their_largest_eps_then_what_examinations_found(defences):
+    assert [(c.kind, c.label, c.measure, c.norm) for c in asked(defences)] == [
+        ("attack", "pgd-source", "A_8_255", "linf"),
+        ("attack", "fgsm", "A_8_255", "linf"),
+        ("attack", "pgd", "A_8_255", "linf"),
+        ("attack", "pgd-eot", "A_8_255", "linf"),
+        ("attack", "carlini-wagner", "A_last", "l2"),
+        ("attack", "uniform-noise", "A_8_255", "linf"),
+        ("examination", "autoattack", "A_eps", "linf"),
+        ("examination", "doubts", "A_eps", "linf"),
+        ("examination", "doubts", "audit_verdict", "linf"),
+        ("examination", "transfer-2", "A_eps", "linf"),
+        ("examination", "sureness", "ece", "linf"),
+        ("examination", "timing", "ms_per_image", "linf"),
+        ("examination", "certificates", "average_certified_radius", "l2"),  # of later conditions only
+    ]
+    assert next(c.eps for c in asked(defences) if c.label == "carlini-wagner") == 1.0
+
+
+def test_every_number_has_mean_sd_t_interval_seeds_and_images(defences, rows):
+    row = one(rows, condition="trades", label="pgd-eot")
+    values = list(by_seed(defences, "trades", "pgd-eot", "A_8_255").values())
+    assert (row["n"], row["images"]) == (3, 60)
+    assert row["mean"] == pytest.approx(np.mean(values), rel=1e-12)
+    assert row["sd"] == pytest.approx(np.std(values, ddof=1), rel=1e-12)
+    interval = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
+    assert (row["low"], row["high"]) == pytest.approx(interval, rel=1e-12)
+
+
+def test_an_interval_of_a_fraction_stays_between_0_and_1(rows):
+    fractions = of(rows, unit="fraction")
+    assert min(row["low"] for row in fractions) == 0
+    assert max(row["high"] for row in fractions) <= 1
+
+
+def test_the_worst_is_the_least_accuracy_of_each_network_in_the_same_ball(defences, rows):
+    judged = {"pgd-source": "A_8_255", "fgsm": "A_8_255", "pgd": "A_8_255", "pgd-eot": "A_8_255",
+              "uniform-noise": "A_8_255", "autoattack": "A_eps", "doubts": "A_eps"}  # fmt: skip
+    for condition in defences.study.conditions:
+        found = [by_seed(defences, condition, label, measure) for label, measure in judged.items()]
+        least = [min(values[seed] for values in found) for seed in (0, 1, 2)]
+        row = one(rows, condition=condition, kind="worst")
+        assert row["mean"] == pytest.approx(np.mean(least), rel=1e-12)
+        assert row["sd"] == pytest.approx(np.std(least, ddof=1), rel=1e-12)
+    assert row["decided_by"] == "autoattack"
+    assert row["images"] == 20
+
+
+def test_the_worst_is_taken_network_by_network_and_names_who_decided(defences):
+    turned = [
+        m._replace(value=0.001) if (m.condition, m.seed, m.attack, m.measure) == ("trades", 1, "fgsm", "A_8_255") else m
+        for m in defences.measurements
+    ]
+    row = one(overview_rows(replace(defences, measurements=turned)), condition="trades", kind="worst")
+    before = by_seed(defences, "trades", "autoattack", "A_eps")
+    assert row["mean"] == pytest.approx((before[0] + 0.001 + before[2]) / 3, rel=1e-12)
+    assert row["decided_by"] == "autoattack, fgsm"
+
+
+def test_other_norms_and_radii_are_no_part_of_the_worst(defences):
+    lowered = [
+        m._replace(value=0.0)
+        if (m.attack, m.measure) in (("carlini-wagner", "A_last"), ("transfer-2", "A_eps"), ("pgd-source", "A_last"))
+        else m
+        for m in defences.measurements
+    ]
+    changed = overview_rows(replace(defences, measurements=lowered))
+    assert of(changed, kind="worst") == of(overview_rows(defences), kind="worst")
+
+
+def test_a_protocol_in_another_norm_is_no_part_of_the_worst(defences):
+    def euclidean(trial):
+        plan = trial.examinations["autoattack"]
+        spec = plan.examination.model_copy(update={"settings": {**plan.examination.settings, "norm": "l2"}})
+        plans = {**trial.examinations, "autoattack": plan.model_copy(update={"examination": spec})}
+        return trial.model_copy(update={"examinations": plans})
+
+    study = defences.study.model_copy(update={"trials": tuple(map(euclidean, defences.study.trials))})
+    rows = of(overview_rows(replace(defences, study=study)), kind="worst")
+    assert {row["decided_by"] for row in rows} == {"doubts"}
+
+
+def test_clean_accuracy_is_of_the_label_with_the_most_images(defences, rows):
+    assert {row["label"] for row in of(rows, kind="clean")} == {"pgd-source"}
+    more = [m._replace(n=1000) if m.attack == "sureness" else m for m in defences.measurements]
+    assert {row["label"] for row in of(overview_rows(replace(defences, measurements=more)), kind="clean")} == {
+        "sureness"
+    }
+
+
+def test_a_verdict_is_that_of_the_worst_seed(defences, rows):
+    assert [one(rows, condition=c, measure="audit_verdict")["worst"] for c in ("regular", "trades")] == [2, 1]
+    view = overview_view(rows, seeds=3)
+    column = [c.below[0] for c in view.columns[1:]].index("verdict") + 1
+    words = {line.cells[0].text: line.cells[column] for line in view.rows if not line.kind}
+    assert (words["regular"].text, words["regular"].badge, words["regular"].below) == (
+        "illusory", "illusory", ("2 of 3 seeds",),
+    )  # fmt: skip
+    assert (words["trades"].text, words["trades"].below) == ("suspect", ("1 of 3 seeds",))
+
+
+def test_published_values_stand_below_ours_whether_or_not_they_are_comparable(rows, make_defences):
+    assert {
+        (row["condition"], row["kind"], row["label"]): (row["published_mean"], row["published_sd"])
+        for row in rows
+        if row["published_mean"] is not None
+    } == {
+        ("regular", "clean", "pgd-source"): (0.941, None),
+        ("regular", "attack", "pgd-eot"): (0.0, None),
+        ("pgd-training", "attack", "pgd"): (0.362, None),
+        ("pgd-training", "attack", "pgd-eot"): (0.351, None),
+        ("trades", "examination", "autoattack"): (0.3, 0.01),
+    }
+    view = overview_view(rows, seeds=3)
+    cells = {text for line in view.rows for cell in line.cells for text in cell.below}
+    assert {"published 94.1%", "published 0.0%", "published 36.2%", "published 30.0%"} <= cells
+    assert "the two are not comparable" in overview_note(make_defences(), rows)
+    assert "not comparable" not in overview_note(make_defences(comparable=True), rows)
+
+
+def test_the_published_value_of_the_same_epoch_comes_first_and_else_the_last_one(defences):
+    def value(epoch, mean):
+        return PublishedValue(table="9", architecture="lenet", condition="trades", epoch=epoch, measure="A_8_255",
+                              attack="pgd", mean=mean)  # fmt: skip
+
+    for printed, expected in (
+        ([value(10, 0.1), value(15, 0.2), value(200, 0.3)], 0.2),
+        ([value(10, 0.1), value(200, 0.3)], 0.3),
+    ):
+        study = defences.study.model_copy(update={"published": tuple(printed)})
+        row = one(overview_rows(replace(defences, study=study)), condition="trades", label="pgd")
+        assert row["published_mean"] == expected
+
+
+def test_what_was_not_measured_is_missing_and_fewer_seeds_are_said(defences):
+    kept = [
+        m
+        for m in defences.measurements
+        if (m.condition, m.attack) != ("trades", "fgsm") and (m.condition, m.attack, m.seed) != ("trades", "pgd", 2)
+    ]
+    rows = overview_rows(replace(defences, measurements=kept))
+    row = one(rows, condition="trades", label="fgsm")
+    assert (row["mean"], row["sd"], row["low"], row["n"], row["images"]) == (None, None, None, 0, None)
+    view = overview_view(rows, seeds=3)
+    (line,) = [line for line in view.rows if line.cells[0].text == "trades"]
+    cells = dict(zip((column.title for column in view.columns), line.cells, strict=True))
+    assert cells["fgsm"].text == MISSING
+    assert "n = 2" in cells["pgd"].below
+
+
+def test_a_value_that_is_not_defined_leaves_no_mean(defences):
+    spoiled = [m._replace(value=math.nan) if m.attack == "fgsm" and m.seed == 1 else m for m in defences.measurements]
+    rows = overview_rows(replace(defences, measurements=spoiled))
+    assert {row["mean"] for row in of(rows, label="fgsm", measure="A_8_255")} == {None}
+    assert not any(isinstance(value, float) and math.isnan(value) for row in rows for value in row.values())
+
+
+def test_one_seed_has_no_interval(make_defences):
+    content = make_defences(seeds=1)
+    rows = overview_rows(content)
+    assert {(row["sd"], row["low"], row["high"]) for row in rows} == {(None, None, None)}
+    texts = [text for line in overview_view(rows, seeds=1).rows for cell in line.cells for text in cell.below]
+    assert not [text for text in texts if text.startswith(("±", "["))]
+
+
+def test_architectures_are_group_lines_over_their_conditions(make_defences):
+    view = overview_view(overview_rows(make_defences(architectures=("lenet", "resnet"))), seeds=3)
+    groups = [(number, line.cells[0].text) for number, line in enumerate(view.rows) if line.kind == "group"]
+    assert groups == [(0, "lenet"), (13, "resnet")]
+    assert len(view.rows) == 2 * (1 + 12)
+    assert {len(line.cells) for line in view.rows if not line.kind} == {len(view.columns)}
+
+
+def test_headings_name_radius_norm_and_images(rows):
+    heads = {(column.title, column.below) for column in overview_view(rows, seeds=3).columns}
+    assert {
+        ("condition", ()),
+        ("clean", ("100 images",)),
+        ("worst", ("of all at 8/255",)),
+        ("pgd-eot", ("ε = 8/255", "60 images")),
+        ("carlini-wagner", ("ε = 1, l2", "100 images")),
+        ("transfer-2", ("ε = 2/255", "100 images")),
+        ("timing", ("ms per image and draw",)),
+    } <= heads
+
+
+def test_a_study_about_r_alone_has_no_overview_however_many_attacks_it_has(content, tmp_path):
+    eight = [
+        Measurement(*m[:4], m.attack, "A_8_255", m.value, "fraction", "higher", 500)
+        for m in content.measurements
+        if m.measure == "f0"
+    ]
+    assert overview_rows(replace(content, measurements=content.measurements + eight)) == []
+    report.write(tmp_path, content, formats=())
+    assert not [name for name in OPTIONAL if (tmp_path / "tables" / f"{name}.csv").exists()]
+
+
+def test_few_attacks_need_no_overview(defences):
+    few = {"pgd", "fgsm", "autoattack"}
+    kept = [m for m in defences.measurements if m.attack in few]
+    assert overview_rows(replace(defences, measurements=kept)) == []
+    more = [m for m in defences.measurements if m.attack in few | {"timing"}]
+    assert overview_rows(replace(defences, measurements=more))
+
+
+def test_the_overview_is_on_the_page_and_beside_it(defences, rows, tmp_path):
+    page = report.write(tmp_path, defences, formats=("html",))
+    text = " ".join(re.sub(r"<[^>]+>", " ", page.read_text(encoding="utf-8")).split())
+    assert "What is left" in text
+    row = one(rows, condition="trades", kind="worst")
+    ends = f"[{100 * row['low']:.1f}%, {100 * row['high']:.1f}%]"
+    assert f"{100 * row['mean']:.1f}% ± {100 * row['sd']:.1f}% {ends} by autoattack" in text
+    assert "0.26 ± 0.01" in text  # ms per image
+    assert "published 36.2%" in text
+    lines = (tmp_path / "tables" / "overview.csv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 1 + len(rows)
+
+
+def test_captions_tell_examinations_from_attacks(defences, tmp_path):
+    text = report.write(tmp_path, defences, formats=("html",)).read_text(encoding="utf-8")
+    captions = [re.sub(r"<[^>]+>", "", found) for found in re.findall(r"<caption>(.*?)</caption>", text)]
+    assert "Under pgd" in captions
+    assert "Examination: sureness (calibration)" in captions
+    assert "Examination: autoattack" in captions
+    assert "Under sureness" not in text
+    assert "Under every attack and in every examination" in text
+    assert "through a copy with temperature=0.67" in text
+
+
+def test_attacks_are_apart_from_examinations(defences):
+    attacks = ["pgd-eot", "pgd-source", "fgsm", "pgd", "carlini-wagner", "uniform-noise"]
+    assert tables.attacks(defences) == attacks
+    examinations = ["autoattack", "doubts", "transfer-2", "sureness", "timing", "certificates"]
+    assert tables.labels(defences) == attacks + examinations
+    assert {row["attack"] for row in tables.attack_rows(defences)} == set(attacks)
+    assert {row["attack"] for row in tables.curve_rows(defences)} == {*attacks, *examinations} - {"sureness", "timing"}
+    point = CurvePoint("lenet", "trades", 0, 15, "unplanned", 0.0, 0.5, 100)
+    assert "unplanned" in tables.attacks(replace(defences, curves=[*defences.curves, point]))
+
+
+def test_the_main_attack_is_no_examination_unless_claims_are_about_nothing_else(defences):
+    claims = tuple(
+        claim.model_copy(update={"attack": "autoattack", "measure": "A_eps"}) for claim in defences.study.claims
+    )
+    mixed = defences.study.model_copy(update={"claims": (*claims, defences.study.claims[2])})
+    assert (tables.main_attack(replace(defences, study=mixed)), tables.main_measure(replace(defences, study=mixed))) == (
+        "pgd", "A_8_255",
+    )  # fmt: skip
+    alone = replace(defences, study=defences.study.model_copy(update={"claims": claims}))
+    assert (tables.main_attack(alone), tables.main_measure(alone)) == ("autoattack", "A_eps")
+    assert report.OPTIONAL["overview"](alone)
+
+
+@pytest.mark.parametrize("measure", ["R", "A_8_255"])
+def test_what_is_relative_to_clean_accuracy_is_said_to_be(content, defences, measure):
+    catch = answer(content if measure == "R" else defences)[2]
+    assert ("is not relative to that" in catch) == (measure == "A_8_255")
