@@ -108,6 +108,7 @@ class AttackPlan(Record):
     eps: tuple[float, ...]
     grid: tuple[float, ...] | None = None
     images: PositiveInt | None = None  # None: the whole test set
+    seeds: PositiveInt | None = None  # how many of the networks, the first ones; None: all
     epochs: Literal["all", "last"] = "all"
     through: dict[str, Setting] = Field(default_factory=dict)  # attributes of the layers of the copy that is attacked
     votes: PositiveInt = 1  # draws that decide about an image

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from unperturbed.attacks.apgd import apgd_targeted
+from unperturbed.attacks.classifier import Losses
 from unperturbed.attacks.fab import fab_targeted
+from unperturbed.attacks.problem import Problem
 from unperturbed.tensors.norms import length
 
 
@@ -25,6 +27,8 @@ CASES = [
     (fab_targeted, {"steps": 8, "within": 0.05}),
     (fab_targeted, {"steps": 8, "within": 0.5, "norm": "l2"}),
     (fab_targeted, {"steps": 4, "restarts": 2}),
+    (apgd_targeted, {"eps": 0.05, "steps": 12, "loss": "margin", "mask": torch.eye(16).view(1, 1, 16, 16)}),
+    (fab_targeted, {"steps": 8, "mask": (torch.arange(16) % 3 > 0).double().expand(1, 1, 16, 16)}),
 ]
 
 
@@ -38,6 +42,38 @@ def test_together_or_one_after_the_other(exact, counter, attack, settings):
     assert (length(apart - images, norm="linf") > 0).any()
     fewer = settings.get("restarts", 1) == 1 or attack is apgd_targeted
     assert (len(all_.seen) < len(one.seen) / 3) == fewer
+
+
+@pytest.mark.parametrize("attack", [apgd_targeted, fab_targeted])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_one_class_no_radius_and_a_coarse_type(exact, attack, dtype):
+    classifier, images, labels = exact
+    typed = lambda x: classifier(x.double()).to(dtype)  # noqa: E731
+    images = images.to(dtype)
+    budget = {"eps": 0.1} if attack is apgd_targeted else {"within": 0.1}
+    settings = {**budget, "steps": 6, "target_classes": 1}
+    one = attack(typed, images, labels, at_once=1, **settings)
+    assert torch.equal(attack(typed, images, labels, at_once=500, **settings), one)
+    if attack is apgd_targeted:
+        assert torch.equal(attack(typed, images, labels, eps=0, at_once=500), images)
+    wrong = (labels + 1) % 10  # all are broken from the start: nothing is left to be tried together
+    right = classifier(images.double()).argmax(dim=1) == labels
+    assert torch.equal(attack(typed, images, wrong, at_once=500, **settings)[right], images[right])
+
+
+def test_a_row_without_a_number_does_not_hide_the_one_that_broke_its_image():
+    def classifier(images):  # towards class 1 nothing is a number; class 2 is one step away
+        x = images.flatten(1)[:, 0]
+        broken = torch.where(x > 0.5, torch.nan, 0.0)
+        return torch.stack([x * 0, 1e-3 * broken - 1, x - 0.55], dim=1)
+
+    problem = Problem(classifier, torch.full((1, 1, 1, 1), 0.5), torch.tensor([0]), seed=0, loss="margin")
+    split = problem.split(2)
+    points = torch.tensor([0.52, 0.6]).view(2, 1, 1, 1)
+    split.keep(points, Losses(torch.tensor([torch.nan, 0.05]), torch.tensor([False, True])))
+    problem.join(split)
+    assert problem.finished
+    assert float(problem.images) == pytest.approx(0.6)
 
 
 def test_rows_behind_a_broken_one_leave_and_rows_before_it_stay(exact, counter):

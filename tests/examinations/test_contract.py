@@ -68,7 +68,7 @@ def test_measures_are_as_declared_the_same_again_and_nothing_is_disturbed(name, 
         assert row.n > 0
     assert len({row.measure for row in found.measures}) == len(found.measures)
     assert all(isinstance(array, np.ndarray) for array in found.arrays.values())
-    assert all(accuracy * n == pytest.approx(round(accuracy * n), abs=1e-6) for _, accuracy, n in found.curves)
+    assert all(0 <= accuracy <= 1 and n > 0 for _, accuracy, n in found.curves)
 
     if name not in BY_THE_CLOCK:
         torch.rand(7)

@@ -192,6 +192,16 @@ def test_conditions_name_mechanisms_and_attacks_go_through_what_a_network_has():
     assert [plans[name]["pgd-eot"].votes for name in ("winner-take-all", "winner-take-all-argmax")] == [9, 1]
     assert plans["winner-take-all"]["pgd-eot"].attack.settings["eot"] == 16
     assert plans["winner-take-all-argmax"]["pgd-eot"].attack.settings["eot"] == 1
+    # Where the first draw that errs may be luck, or the copy that errs is not the network, an image stays.
+    kept = {
+        (name, label): plans[name][label].attack.settings["persist"]
+        for name in plans
+        for label in ("pgd", "pgd-adaptive")
+    }
+    assert kept["winner-take-all", "pgd"]
+    assert kept["winner-take-all-argmax", "pgd-adaptive"]
+    assert not kept["winner-take-all-argmax", "pgd"]
+    assert not kept["pgd-training", "pgd-adaptive"]
 
 
 @pytest.mark.parametrize(

@@ -176,3 +176,11 @@ def test_with_and_without_a_gradient_two_units_answer_alike():
     plain = layer(hidden)
     torch.manual_seed(2)
     torch.testing.assert_close(layer(hidden.requires_grad_()), plain, rtol=0, atol=1e-12)  # float64
+
+
+def test_the_expectation_of_the_control_without_competition_is_its_own():
+    layer = WinnerTakeAll(2, 1.0, "relu-noise")
+    hidden = torch.tensor([[1.5, -0.5]], dtype=torch.float64)
+    layer.mode = "expected"  # as an attack through a copy sets it
+    torch.testing.assert_close(layer(hidden), torch.sigmoid(hidden) * hidden, rtol=0, atol=1e-12)
+    assert not torch.allclose(layer(hidden), WinnerTakeAll(2, 1.0, "expected")(hidden))

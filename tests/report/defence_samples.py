@@ -34,7 +34,7 @@ CONTROLS = ("noise-fixed", "half-adversarial", "winner-take-all-argmax")
 SMOOTHED = ("noise-augmentation", "noise-injection")
 EASE = {"pgd-source": 3.0, "fgsm": 1.6, "pgd": 1.1, "pgd-eot": 1.0, "carlini-wagner": 0.9, "uniform-noise": 8.0,
         "doubts": 0.95, "autoattack": 0.93, "transfer-2": 2.0}  # fmt: skip
-IMAGES = {"pgd-eot": 60, "autoattack": 20, "audit": 50}
+IMAGES = {"pgd-eot": 60, "pgd": 60, "autoattack": 20, "audit": 50}
 LAST = 15
 
 

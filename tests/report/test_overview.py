@@ -97,6 +97,30 @@ def test_the_worst_is_taken_network_by_network_and_names_who_decided(defences):
     assert row["decided_by"] == "autoattack, fgsm"
 
 
+def test_what_only_some_seeds_have_is_no_part_of_the_worst(defences, rows):
+    fewer = [
+        m._replace(value=0.0) if m.attack == "autoattack" and m.measure == "A_eps" else m
+        for m in defences.measurements
+        if not (m.attack == "autoattack" and m.seed > 0)
+    ]
+    assert all(
+        "autoattack" not in row["decided_by"]
+        for row in of(overview_rows(replace(defences, measurements=fewer)), kind="worst")
+    )
+
+
+def test_what_is_published_at_the_largest_radius_has_a_column_beside_that_at_eight(defences):
+    value = PublishedValue(
+        table="1", architecture="lenet", condition="regular", epoch=30, measure="A_last", attack="fgsm", mean=0.1
+    )
+    study = defences.study.model_copy(update={"published": (value,)})
+    last = [m._replace(measure="A_last") for m in defences.measurements if (m.attack, m.measure) == ("fgsm", "A_8_255")]
+    rows = overview_rows(replace(defences, study=study, measurements=defences.measurements + last))
+    row = one(rows, condition="regular", label="fgsm", measure="A_last")
+    assert row["published_mean"] == 0.1
+    assert one(rows, condition="regular", label="fgsm", measure="A_8_255")["published_mean"] is None
+
+
 def test_other_norms_and_radii_are_no_part_of_the_worst(defences):
     lowered = [
         m._replace(value=0.0)
@@ -120,12 +144,12 @@ def test_a_protocol_in_another_norm_is_no_part_of_the_worst(defences):
     assert {row["decided_by"] for row in rows} == {"doubts"}
 
 
-def test_clean_accuracy_is_of_the_label_with_the_most_images(defences, rows):
+@pytest.mark.parametrize(("label", "expected"), [("pgd-eot", "pgd-eot"), ("sureness", "pgd-source")])
+def test_clean_accuracy_is_of_the_attack_with_the_most_images(defences, rows, label, expected):
+    """An examination may decide otherwise about a random network, and its images do not count."""
     assert {row["label"] for row in of(rows, kind="clean")} == {"pgd-source"}
-    more = [m._replace(n=1000) if m.attack == "sureness" else m for m in defences.measurements]
-    assert {row["label"] for row in of(overview_rows(replace(defences, measurements=more)), kind="clean")} == {
-        "sureness"
-    }
+    more = [m._replace(n=1000) if m.attack == label else m for m in defences.measurements]
+    assert {row["label"] for row in of(overview_rows(replace(defences, measurements=more)), kind="clean")} == {expected}
 
 
 def test_a_verdict_is_that_of_the_worst_seed(defences, rows):
@@ -220,7 +244,7 @@ def test_headings_name_radius_norm_and_images(rows):
         ("pgd-eot", ("ε = 8/255", "60 images")),
         ("carlini-wagner", ("ε = 1, l2", "100 images")),
         ("transfer-2", ("ε = 2/255", "100 images")),
-        ("timing", ("ms per image and draw",)),
+        ("timing", ("ms per image and pass",)),
     } <= heads
 
 

@@ -475,6 +475,9 @@ def test_a_contrast_between_two_attacks_on_one_cell():
     assert row.difference == pytest.approx(np.mean(LOW) - np.mean(HIGH), abs=1e-12)
     (claim,) = decide(study((between,)), measured({"lenet/a": {1: HIGH}})).claims
     assert claim.reason == "lenet/a has no R under pgd"
+    (claim,) = decide(study((between,)), [row._replace(n=50) if row.attack == "pgd" else row for row in rows]).claims
+    assert claim.rows == ()
+    assert claim.reason == "lenet/a under pgd has 50 images and lenet/a has 500: give both attacks the same number"
 
 
 @pytest.mark.parametrize("paired", [True, False])

@@ -146,7 +146,8 @@ def apgd_targeted(
         eot: as in ``apgd``.
         decide: as in ``apgd``.
         mask: 1 where an intensity may change, else 0; broadcast to the images; ``None``: everywhere.
-        at_once: rows of a batch for the classes of few images; no result depends on it. ``None``: as many as images.
+        at_once: rows of a batch for the classes of few images. Of a network without chance no result depends on it.
+            ``None``: as many as images.
 
     Returns:
         As ``apgd``; where nothing was misclassified, the one in which a wrong class comes nearest to the true one.

@@ -126,7 +126,8 @@ def fab_targeted(
         beta: as in ``fab``.
         within: as in ``fab``.
         mask: 1 where an intensity may change, else 0; broadcast to the images; ``None``: everywhere.
-        at_once: rows of a batch for the classes of few images; no result depends on it. ``None``: as many as images.
+        at_once: rows of a batch for the classes of few images. Of a network without chance no result depends on it.
+            ``None``: as many as images.
 
     Returns:
         Images of the same type in [0, 1], misclassified; the image itself where nothing was found.

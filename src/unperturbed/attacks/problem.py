@@ -123,7 +123,7 @@ class Problem:
     def join(self, split: "Problem") -> None:
         """Keep of every image left the point of the row that decides, or of the one with the largest objective."""
         value = torch.full((len(split.images),), torch.inf, dtype=torch.float64, device=self.rows.device)
-        value[split.rows] = split._best
+        value[split.rows] = split._best.nan_to_num(nan=-torch.inf)  # nothing is known of it; another row may decide
         best, lane = value.view(-1, split.lanes).max(dim=1)
         first = torch.arange(len(best), device=lane.device) * split.lanes
         self.keep(split.images[first + lane], Losses(best, best == torch.inf))

@@ -85,15 +85,19 @@ def courses(trial: Trial, datasets: Mapping[str, Dataset]) -> list[Course]:
             (label, _attack_stage(plan, training[epoch], len(datasets[trial.data.canonical()].test)))
             for epoch in trial.epochs
             for label, plan in trial.attacks.items()
-            if plan.epochs == "all" or epoch == trial.epochs[-1]
+            if (plan.epochs == "all" or epoch == trial.epochs[-1]) and _chosen(plan, seed, trial)
         )
         examinations = tuple(
             (label, _examination_stage(plan, training[trial.epochs[-1]], trial, seed, datasets))
             for label, plan in trial.examinations.items()
-            if plan.seeds is None or seed in trial.seeds[: plan.seeds]
+            if _chosen(plan, seed, trial)
         )
         found.append(Course(seed, training, attacks, examinations))
     return found
+
+
+def _chosen(plan: AttackPlan | ExaminationPlan, seed: int, trial: Trial) -> bool:
+    return plan.seeds is None or seed in trial.seeds[: plan.seeds]
 
 
 def _examination_stage(
@@ -131,6 +135,10 @@ def expected_passes(stage: AttackStage | ExaminationStage) -> float:
     """Return about how many passes of one image a stage takes, a backward pass counting as two: for progress only."""
     if isinstance(stage, ExaminationStage):
         return stage.images * float(PASSES.get(stage.examination.name, 10))
-    steps = stage.attack.settings.get("steps")
-    each = len(stage.eps) + 3.0 if not isinstance(steps, int) else 3.0 * steps * len(stage.eps) / 3
-    return stage.images * each
+    settings = stage.attack.settings
+    runs = 1.0
+    for name in ("steps", "restarts", "eot", "binary_search_steps"):
+        value = settings.get(name, 1)
+        runs *= value if isinstance(value, int) else 1
+    # At every radius above 0, where about half of the images are left.
+    return stage.images * (len(stage.eps) + stage.votes + 3 * runs * max(len(stage.eps) - 1, 1) / 2)

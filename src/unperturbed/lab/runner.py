@@ -91,7 +91,9 @@ def load_datasets(
     study: Study, *, root: Path | None = None, accept_inexact: bool = False
 ) -> tuple[Study, dict[str, Dataset]]:
     """Return the data sets of ``study`` by the canonical text of their spec, and the study with what they remark."""
-    specs = {spec.canonical(): spec for trial in study.trials for spec in (trial.data, trial.pretraining) if spec}
+    beside = [plan.beside for trial in study.trials for plan in trial.examinations.values() if plan.beside]
+    trials = (*study.trials, *beside)
+    specs = {spec.canonical(): spec for trial in trials for spec in (trial.data, trial.pretraining) if spec}
     datasets = {key: load_data(spec, root=root, accept_inexact=accept_inexact) for key, spec in specs.items()}
     remarks = dict.fromkeys(study.remarks)
     remarks |= dict.fromkeys(remark for dataset in datasets.values() for remark in dataset.remarks)

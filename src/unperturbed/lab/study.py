@@ -119,7 +119,7 @@ def _trials(
     recipe = validate(Recipe, size_of.recipe, f"architectures.{architecture}.recipe")
     evaluate = _epochs(size_of.evaluate, recipe, changes.until_epoch, architecture)
     attacks = {
-        name: _plan(name, lookup("attack", written.attacks, name), size_of.images.get(name))
+        name: _plan(name, lookup("attack", written.attacks, name), size_of)
         for name in (written.attacks if size_of.attacks is None else size_of.attacks)
     }
     for label in written.conditions if size_of.conditions is None else size_of.conditions:
@@ -204,7 +204,8 @@ def _on(plan: AttackPlan, network: nn.Module, *, random: bool) -> AttackPlan:
     through = {name: value for name, value in plan.through.items() if having(network, name)}
     if random:
         return plan.model_copy(update={"through": through, "votes": VOTES})
-    once = {name: value for name, value in (("eot", 1), ("persist", False)) if name in plan.attack.settings}
+    alone = (("eot", 1),) if through else (("eot", 1), ("persist", False))  # what misleads a copy may not mislead it
+    once = {name: value for name, value in alone if name in plan.attack.settings}
     attack = plan.attack.model_copy(update={"settings": {**plan.attack.settings, **once}})
     return plan.model_copy(update={"through": through, "attack": attack})
 
@@ -222,7 +223,7 @@ def _epochs(evaluate: Sequence[int], recipe: Recipe, until: int | None, architec
     return tuple(sorted({epoch for epoch in evaluate if epoch < until} | {until}))
 
 
-def _plan(name: str, attack: AttackFile, images: int | None) -> AttackPlan:
+def _plan(name: str, attack: AttackFile, size_of: ArchitectureFile) -> AttackPlan:
     eps = _radii(name, attack.eps)
     grid = None if attack.grid is None else _radii(name, attack.grid)
     if grid is not None and not set(grid) <= set(eps):
@@ -233,7 +234,8 @@ def _plan(name: str, attack: AttackFile, images: int | None) -> AttackPlan:
         attack=attack_family.complete(spec),
         eps=eps,
         grid=grid,
-        images=images or attack.images,
+        images=size_of.images.get(name) or attack.images,
+        seeds=size_of.seeds.get(name),
         epochs=attack.epochs,
         through=attack.through,
     )

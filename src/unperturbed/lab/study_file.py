@@ -62,7 +62,9 @@ class ArchitectureFile(Record):
     attacks: tuple[str, ...] | None = None
     examinations: tuple[str, ...] | None = None
     images: dict[str, PositiveInt] = Field(default_factory=dict)  # by the label of an attack or examination
-    seeds: dict[str, PositiveInt] = Field(default_factory=dict)  # of an examination that not all networks undergo
+    seeds: dict[str, PositiveInt] = Field(
+        default_factory=dict
+    )  # by the same labels: how many of the networks, if not all
 
 
 class ScaleFile(Record):

@@ -26,6 +26,7 @@ def mixed_training(
     eps: float = 8 / 255,
     steps: int = 5,
     step_size: float = 0.01,
+    random_start: bool = True,
     cw_steps: int = 20,
     sigma: float = 0.1,
 ) -> Mechanism:
@@ -41,6 +42,8 @@ def mixed_training(
         eps: radius of PGD and FGSM in Linf, as a fraction of full scale.
         steps: gradients of PGD.
         step_size: of PGD, change of intensity per step; the published 3 steps of 0.01 do not reach 8/255.
+        random_start: whether PGD begins at a random point of the ball; with 3 steps of 0.01 in a ball of 0.3 that would
+            be all it does.
         cw_steps: gradients of C&W, which looks for the smallest Euclidean change with one constant.
         sigma: standard deviation of the noise, above 0.
 
@@ -70,7 +73,13 @@ def mixed_training(
         if branch == "fgsm":
             return tools.worst(network, images, labels, "fgsm", eps=eps)
         if branch == "pgd":
-            settings = {"eps": eps, "steps": steps, "step_size": step_size, "persist": True}
+            settings = {
+                "eps": eps,
+                "steps": steps,
+                "step_size": step_size,
+                "random_start": random_start,
+                "persist": True,
+            }
             return tools.worst(network, images, labels, "pgd", published=True, **settings)
         return tools.worst(
             network, images, labels, "carlini_wagner", steps=cw_steps, binary_search_steps=1, initial_const=None

@@ -16,6 +16,7 @@ Noise, temperature, number of rivals and the chance of 1/U among equals are thos
 units is all that is missing. Without G and as T falls to 0 it is the rectifier.
 """
 
+import math
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Literal, get_args
@@ -44,7 +45,8 @@ class WinnerTakeAll(nn.Module):
         super().__init__()
         self.units = units
         self.temperature = temperature
-        self.mode: Mode = mode
+        self.alone = mode == "relu-noise"  # against silent rivals, whatever the mode is set to later
+        self.mode: Mode = "sampled" if self.alone else mode
         self.watched = watched
         self.divergence: Tensor | None = None  # of a watched pass in training mode, per image (nats), until it is taken
 
@@ -59,16 +61,18 @@ class WinnerTakeAll(nn.Module):
         if self.watched and self.training:
             log_q = F.log_softmax(blocks, dim=2)
             self.divergence = (log_q.exp() * (log_q + torch.tensor(self.units).log())).flatten(1).sum(dim=1)
-        if self.units == 2 and self.mode == "sampled":
+        if self.units == 2 and self.mode == "sampled" and not self.alone:
             return _sampled_pairs(blocks, self.temperature).flatten(1, 2)
         return (self._winners(blocks) * blocks).flatten(1, 2)
 
     def _winners(self, blocks: Tensor) -> Tensor:
+        if self.alone and self.mode == "expected":
+            return torch.sigmoid(blocks / self.temperature - math.log(self.units - 1))
         if self.mode == "expected":
             return F.softmax(blocks / self.temperature, dim=2)
         if self.mode == "argmax":
             return torch.zeros_like(blocks).scatter(2, blocks.argmax(dim=2, keepdim=True), 1.0)
-        if self.mode == "relu-noise":
+        if self.alone:
             rivals = _gumbel(blocks.unsqueeze(-1).expand(*blocks.shape, self.units - 1)) / self.temperature
             return torch.sigmoid((blocks + _gumbel(blocks)) / self.temperature - torch.logsumexp(rivals, dim=-1))
         soft = F.softmax((blocks + _gumbel(blocks)) / self.temperature, dim=2)

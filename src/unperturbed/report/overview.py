@@ -31,7 +31,7 @@ SHORT = {
     "average_certified_radius": "average certified radius",
     "audit_verdict": "verdict",
     "ece": "calibration error",
-    "ms_per_image": "ms per image and draw",
+    "ms_per_image": "ms per image and pass",
 }
 VERDICTS = ("trustworthy", "suspect", "illusory")
 
@@ -53,12 +53,14 @@ def asked(content: Content) -> list[Asked]:
     measured = {(m.attack, m.measure) for m in at_the_end(content)}
     attacks, examinations = tables.attack_plans(content), tables.examination_plans(content)
     known = tables.attacks(content)
+    printed_last = {value.attack for value in content.study.published if value.measure == "A_last"}
     columns: list[Asked] = []
     for label in [*(label for label in attacks if label in known), *(label for label in known if label not in attacks)]:
         norm = tables.norm_of(content, label)
         if norm == "linf" and (label, "A_8_255") in measured:
             columns.append(Asked("attack", label, "A_8_255", norm, EIGHT))
-        elif (label, "A_last") in measured:
+        at_the_largest = columns[-1:] != [Asked("attack", label, "A_8_255", norm, EIGHT)] or label in printed_last
+        if at_the_largest and (label, "A_last") in measured:
             last = attacks[label].eps[-1] if label in attacks else None
             columns.append(Asked("attack", label, "A_last", norm, last))
     for label, plan in examinations.items():
@@ -140,9 +142,10 @@ def overview_rows(content: Content) -> list[tables.Row]:
 
 def start_of(content: Content, cell: tuple[str, str], images: dict[tuple[str, str, str, str], int]) -> str:
     """Return the label whose clean accuracy is of the most images, an attack's before an examination's."""
+    attacks = tables.attacks(content)
     return max(
         (label for label in tables.labels(content) if (*cell, label, "f0") in images),
-        key=lambda label: images[*cell, label, "f0"],
+        key=lambda label: (label in attacks, images[*cell, label, "f0"]),
         default="",
     )
 
@@ -173,7 +176,9 @@ def least(
     """Return the row of the smallest accuracy within 8/255: of each seed, then over seeds."""
     by_seed: Values = {}
     deciding: Counter[str] = Counter()
-    for seed in sorted({seed for key in keys for seed in values[key]}):
+    seeds = sorted({seed for key in keys for seed in values[key]})
+    keys = [key for key in keys if len(values[key]) == len(seeds)]  # or the seeds' minima were over unlike things
+    for seed in seeds:
         had = [(values[key][seed], key[2]) for key in keys if math.isfinite(values[key].get(seed, math.nan))]
         if had:
             by_seed[seed] = min(had)[0]
@@ -201,7 +206,7 @@ def spread(values: Iterable[float], some: Measurement | None) -> tables.Row:
     low, high = t_interval(row["mean"], row["sd"], row["n"])
     if some and some.unit == "fraction" and low is not None and high is not None:
         low, high = max(low, 0.0), min(high, 1.0)
-    bad = row["lowest"] if some and some.better == "higher" and some.measure != "audit_verdict" else row["highest"]
+    bad = row["lowest"] if some and some.better == "higher" else row["highest"]
     return {
         "mean": row["mean"],
         "sd": row["sd"],
@@ -343,10 +348,14 @@ def overview_note(content: Content, rows: list[tables.Row]) -> str:
         "attack or examination, the radius and the number of test images; an attack without 8/255 stands with its "
         "largest ε."
     )
+    votes = max((plan.votes for plan in tables.attack_plans(content).values()), default=1)
+    if votes > 1:
+        text += f" Of a random network the majority of {votes} draws decides about an image, clean and attacked."
     if any(row["kind"] == "worst" for row in rows):
         text += (
             " Worst: for each network the smallest accuracy at 8/255 in the L∞ ball over all columns of that "
-            "radius, then the mean over seeds; columns with few images are coarse, and pull it down by chance."
+            "radius that all seeds have, then the mean over seeds; columns with few images are coarse, and pull it "
+            "down by chance."
         )
     if any(row["measure"] == "audit_verdict" for row in rows):
         text += " Verdict: that of the audit for the seed where it is worst."

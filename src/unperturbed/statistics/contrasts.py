@@ -116,6 +116,7 @@ class Values:
 
     def __init__(self, measurements: Iterable[Measurement]) -> None:
         self._cells: dict[tuple[str, str, str, str], CellValues] = {}
+        self._images: dict[tuple[str, str, str, str], int] = {}
         self._run: set[tuple[str, str]] = set()
         for row in measurements:
             cell = self._cells.setdefault((row.measure, row.attack, row.architecture, row.condition), {})
@@ -127,11 +128,17 @@ class Values:
                     "give the rows of one run."
                 )
             seeds[row.seed] = row.value
+            self._images[row.measure, row.attack, row.architecture, row.condition] = row.n
             self._run.add((row.architecture, row.condition))
 
     def of(self, claim: Claim, cell: Cell) -> CellValues:
         """Return the values of the claim's measure under its attack or the cell's; empty when there are none."""
         return self._cells.get((claim.measure, cell.attack or claim.attack, cell.architecture, cell.condition), {})
+
+    def images(self, claim: Claim, cell: Cell) -> int | None:
+        """Return on how many images the cell was measured."""
+        key = (claim.measure, cell.attack or claim.attack, cell.architecture, cell.condition)
+        return self._images.get(key)
 
     def gap(self, claim: Claim, cell: Cell) -> str:
         """Return why a cell has no values at all."""
@@ -146,6 +153,11 @@ def measure(study: Study, claim: Claim, contrast: Contrast, values: Values, *, s
     gaps = [values.gap(claim, cell) for cell, found in ((contrast.left, left), (contrast.right, right)) if not found]
     if gaps:
         return Measured((), tuple(gaps))
+    counts = [values.images(claim, cell) for cell in (contrast.left, contrast.right)]
+    if contrast.left.attack != contrast.right.attack and counts[0] != counts[1]:
+        # Two attacks on one network: other images would make the same difference at every seed.
+        words = f"{_words(contrast.left)} has {counts[0]} images and {_words(contrast.right)} has {counts[1]}"
+        return Measured((), (f"{words}: give both attacks the same number",))
     if contrast.left.architecture == contrast.right.architecture:
         # A cell that was stopped early must not lend its last epoch to a comparison with the other's.
         left_evaluated = right_evaluated = sorted({*left, *right})

@@ -210,8 +210,8 @@ class _Program:
             weight_decay=recipe.weight_decay,
             fused=True,
         )
-        if states[0].momentum:
-            for name, parameter in trained.items():
+        for name, parameter in trained.items():
+            if name in states[0].momentum:  # not there for a parameter that never got a gradient
                 stacked = torch.stack([state.momentum[name] for state in states]).view(parameter.shape)
                 self.optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(stacked)
         self.loss_sum = torch.tensor([state.loss_sum for state in states], dtype=torch.float64, device=device)
