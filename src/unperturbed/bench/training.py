@@ -87,14 +87,15 @@ def _row(spec: Spec, split: Split, repeats: int, device: torch.device, seeds: in
                 optimiser.step()
 
     steps = seeds * -(-len(split) // recipe.batch_size)
-    medians = [1000 * median / steps for median in _in_turn([vectorised, one_by_one, plain_loop], repeats, device)]
+    medians = [1000 * median / steps for median in in_turn([vectorised, one_by_one, plain_loop], repeats, device)]
     chosen = "joined" if choose_vectorised(skeleton, device) else "single"
     name = f"{spec.name} {' '.join(str(value) for value in spec.settings.values())}".strip()
     together, single, plain = medians
     return Row(name, seeds, repeats, together, single, plain, chosen)
 
 
-def _in_turn(forms: list[Callable[[], None]], repeats: int, device: torch.device) -> list[float]:
+def in_turn(forms: list[Callable[[], None]], repeats: int, device: torch.device) -> list[float]:
+    """Return the median seconds of each form, which run in turn after one round that warms up."""
     times: list[list[float]] = [[] for _ in forms]
     for repeat in range(repeats + 1):
         for form, taken in zip(forms, times, strict=True):

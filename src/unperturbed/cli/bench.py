@@ -32,6 +32,23 @@ def training(
     terminal.out.print(trainings.table(rows))
 
 
+@app.command("inference")
+def inference(
+    repeats: Annotated[int, typer.Option(help="Timed batches of each form, in turn.")] = 5,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Time one image and draw of a wide residual network, rectified and with stochastic winner-take-all."""
+    from unperturbed.bench import inference as inferences
+    from unperturbed.lab import choose_device
+
+    rows = inferences.measure(repeats=repeats, device=choose_device(device))
+    if as_json:
+        print(json.dumps([row._asdict() for row in rows]))
+        return
+    terminal.out.print(inferences.table(rows))
+
+
 @app.command("attacks")
 def attacks(
     repeats: Annotated[int, typer.Option(help="Timed runs of each library, in turn.")] = 3,
