@@ -71,7 +71,7 @@ class WinnerTakeAll(nn.Module):
         if self.mode == "expected":
             return F.softmax(blocks / self.temperature, dim=2)
         if self.mode == "argmax":
-            return torch.zeros_like(blocks).scatter(2, blocks.argmax(dim=2, keepdim=True), 1.0)
+            return _one_hot(blocks)
         if self.alone:
             rivals = _gumbel(blocks.unsqueeze(-1).expand(*blocks.shape, self.units - 1)) / self.temperature
             return torch.sigmoid((blocks + _gumbel(blocks)) / self.temperature - torch.logsumexp(rivals, dim=-1))
@@ -80,8 +80,16 @@ class WinnerTakeAll(nn.Module):
             return soft
         if self.mode != "straight-through":
             raise SpecError(f"winner-take-all: mode must be one of {', '.join(get_args(Mode))}, got {self.mode!r}")
-        hard = torch.zeros_like(soft).scatter(2, soft.argmax(dim=2, keepdim=True), 1.0)
+        hard = _one_hot(soft)
         return hard + (soft - soft.detach())  # the bracket is exactly 0
+
+
+def _one_hot(blocks: Tensor) -> Tensor:
+    """Return 1 for the largest unit of every block, of equal ones the first, and 0 for the others."""
+    if blocks.shape[2] == 2:  # many times faster than a search along a short dimension
+        first = (blocks[:, :, 0] >= blocks[:, :, 1]).to(blocks.dtype)
+        return torch.stack([first, 1 - first], dim=2)
+    return torch.zeros_like(blocks).scatter(2, blocks.argmax(dim=2, keepdim=True), 1.0)
 
 
 def _sampled_pairs(blocks: Tensor, temperature: float) -> Tensor:
