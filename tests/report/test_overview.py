@@ -319,3 +319,13 @@ def test_the_main_attack_is_no_examination_unless_claims_are_about_nothing_else(
 def test_what_is_relative_to_clean_accuracy_is_said_to_be(content, defences, measure):
     catch = answer(content if measure == "R" else defences)[2]
     assert ("is not relative to that" in catch) == (measure == "A_8_255")
+
+
+def test_the_note_says_how_random_networks_are_judged(defences, rows):
+    assert "draws decides" not in overview_note(defences, rows)
+    first, *others = defences.study.trials
+    random = first.model_copy(
+        update={"attacks": {label: plan.model_copy(update={"votes": 9}) for label, plan in first.attacks.items()}}
+    )
+    study = defences.study.model_copy(update={"trials": (random, *others)})
+    assert "Of a random network the majority of 9 draws decides" in overview_note(replace(defences, study=study), rows)

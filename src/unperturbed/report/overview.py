@@ -348,7 +348,7 @@ def overview_note(content: Content, rows: list[tables.Row]) -> str:
         "attack or examination, the radius and the number of test images; an attack without 8/255 stands with its "
         "largest ε."
     )
-    votes = max((plan.votes for plan in tables.attack_plans(content).values()), default=1)
+    votes = max((plan.votes for trial in content.study.trials for plan in trial.attacks.values()), default=1)
     if votes > 1:
         text += f" Of a random network the majority of {votes} draws decides about an image, clean and attacked."
     if any(row["kind"] == "worst" for row in rows):
