@@ -109,7 +109,7 @@ def fab_targeted(
 
     For each image at most ``2 * steps`` forwards and ``steps`` backwards for every class and restart, and 11 forwards;
     1 forward for one that is broken from the start. When few images are left, several classes are tried at once unless
-    there are restarts, whose starts depend on what was found before; nothing depends on that.
+    there are restarts, whose starts depend on what was found before.
 
     Args:
         classifier: images in [0, 1] to logits; not modified, not switched to another mode.

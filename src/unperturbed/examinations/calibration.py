@@ -10,12 +10,10 @@ from torch import Tensor
 
 from unperturbed.attacks import Passes
 from unperturbed.attacks.classifier import predict
-from unperturbed.examinations.contract import Found, Subject, measured
+from unperturbed.examinations.contract import BATCH_SIZE, Found, Subject, measured
 from unperturbed.measures.calibration import expected_calibration_error, predicted
 from unperturbed.records import SpecError
 from unperturbed.tensors.streams import undisturbed
-
-AT_ONCE = 500  # fixed, because what a random network draws depends on it
 
 
 def calibration(subject: Subject, *, draws: int = 16) -> Found:
@@ -38,7 +36,7 @@ def calibration(subject: Subject, *, draws: int = 16) -> Found:
     if draws < 1:
         raise SpecError(f"calibration: expected draws of at least 1; got {draws}")
     passes = Passes(subject.network)
-    parts = [_probabilities(subject, passes, start, draws) for start in range(0, len(subject.labels), AT_ONCE)]
+    parts = [_probabilities(subject, passes, start, draws) for start in range(0, len(subject.labels), BATCH_SIZE)]
     probabilities, labels = np.concatenate(parts), subject.labels.cpu().numpy()
     confidence, right = predicted(probabilities, labels)
     values = {
@@ -56,7 +54,7 @@ def calibration(subject: Subject, *, draws: int = 16) -> Found:
 
 
 def _probabilities(subject: Subject, passes: Passes, start: int, draws: int) -> NDArray[np.float32]:
-    images, labels = subject.images[start : start + AT_ONCE], subject.labels[start : start + AT_ONCE]
+    images, labels = subject.images[start : start + BATCH_SIZE], subject.labels[start : start + BATCH_SIZE]
     drawn: list[Tensor] = []
     with undisturbed("calibration", subject.seed, start, device=images.device):
         for _ in range(draws if subject.random else 1):

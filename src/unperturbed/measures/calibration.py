@@ -40,10 +40,17 @@ def expected_calibration_error(
     if bins < 1:
         raise SpecError(f"bins: expected at least 1; got {bins}")
     confidence, right = predicted(probabilities, labels)
-    inner = np.arange(1, bins) / bins  # a probability at an edge belongs to the bin below it
-    place = np.searchsorted(inner, confidence, side="left")
-    surplus = np.bincount(place, weights=confidence - right, minlength=bins)
+    surplus = np.bincount(bin_of(confidence, bins=bins), weights=confidence - right, minlength=bins)
     return float(np.abs(surplus).sum() / len(confidence))
+
+
+def bin_of(confidence: NDArray[np.float64], *, bins: int = BINS) -> NDArray[np.intp]:
+    """Return the number of the bin of each probability, from 0; one at an edge belongs to the bin below it.
+
+    >>> bin_of(np.array([0.0, 0.25, 0.26, 1.0]), bins=4).tolist()
+    [0, 0, 1, 3]
+    """
+    return np.searchsorted(np.arange(1, bins) / bins, confidence, side="left")
 
 
 def predicted(

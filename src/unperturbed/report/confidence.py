@@ -15,13 +15,13 @@ import altair as alt
 import numpy as np
 from numpy.typing import NDArray
 
+from unperturbed.measures.calibration import BINS, bin_of, predicted
 from unperturbed.report import tables
 from unperturbed.report.content import Bin, Confidence, Content
 from unperturbed.report.drawing import GOLD, INK, Figure, across, configured, grid, palette, slim
 from unperturbed.report.numbers import percent
 
 INTERVALS = 20  # of the histograms
-BINS = 15  # of the reliability diagram
 SETS = {"every": "all images", "correct": "correctly classified"}
 COLOURS = ("#3b82c4", "#2a9d8f")
 PANELS = 4  # conditions side by side
@@ -37,8 +37,8 @@ def counted(
         labels: the true class of each image, (images,).
     """
     values = np.clip(np.asarray(probabilities, dtype=np.float64), 0, 1)
-    top, right = values.max(axis=1), values.argmax(axis=1) == np.asarray(labels)
-    place = np.searchsorted(np.arange(1, BINS) / BINS, top, side="left")  # an edge belongs to the bin below it
+    top, right = predicted(values, labels)
+    place = bin_of(top)
     bins: list[Bin] = []
     for number in range(BINS):
         inside = place == number
