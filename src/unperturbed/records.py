@@ -22,6 +22,10 @@ class SpecError(ValueError):
     """Input that the user can mend; the message says what came, what was expected and what to do."""
 
 
+class NotFinite(SpecError):
+    """A classifier answered with NaN or infinity."""
+
+
 class Record(BaseModel):
     """A frozen value; unknown fields are refused."""
 
@@ -48,16 +52,36 @@ class Spec(Record):
 
 
 class Recipe(Record):
-    """Stochastic gradient descent with momentum, as PyTorch's ``SGD`` defines it, and its schedule."""
+    """Stochastic gradient descent as PyTorch's ``SGD`` or ``Adam`` defines it, and its schedule.
+
+    Adam has no momentum of its own here: its two averages are PyTorch's, 0.9 and 0.999. ``schedule`` has pairs (share
+    of the epochs, factor): after that share the learning rate is this many times the first one; it takes the place of
+    ``drop_at`` and ``drop_by``.
+    """
 
     epochs: PositiveInt
+    optimiser: Literal["sgd", "adam"] = "sgd"
     batch_size: PositiveInt = 125
     learning_rate: PositiveFloat = 0.01
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0)
     drop_at: float = Field(default=0.5, gt=0, le=1)  # fraction of the epochs after which the rate is divided
     drop_by: PositiveFloat = 10.0
+    schedule: tuple[tuple[float, PositiveFloat], ...] = ()
+    clip: PositiveFloat | None = None  # greatest L2 norm of the gradient of a network; a longer one is shortened to it
     precision: Literal["float32", "bfloat16", "float64"] = "float32"
+
+
+class LearningStage(Record):
+    """The hidden weights that a rule without labels has learned."""
+
+    kind: Literal["learning"] = "learning"
+    revision: int
+    model: Spec
+    mechanism: Spec
+    data: Spec
+    data_digest: str
+    seed: int
 
 
 class TrainingStage(Record):
@@ -73,6 +97,7 @@ class TrainingStage(Record):
     seed: int
     epoch: int
     start: TrainingStage | None = None
+    learned: LearningStage | None = None  # whose hidden weights it began with
 
 
 class AttackStage(Record):
@@ -141,11 +166,26 @@ class Trial(Record):
 
 
 class Cell(Record):
-    """Where a contrast looks: one condition of one architecture, under the claim's attack or another one."""
+    """Where a contrast looks: one condition of one architecture, under the claim's attack or another one.
+
+    On the right, the name of a sweep may stand for the condition, or a number.
+    """
 
     architecture: str
     condition: str
     attack: str | None = None
+
+    @property
+    def number(self) -> float | None:
+        """The number that stands for the condition, if one does.
+
+        >>> Cell(architecture="lenet", condition="0.98").number
+        0.98
+        """
+        try:
+            return float(self.condition)
+        except ValueError:
+            return None
 
 
 class Contrast(Record):
@@ -164,12 +204,46 @@ class Contrast(Record):
     paired: bool = True
 
 
+class Variable(Record):
+    """One number of each network: a measure under the label of an attack or examination; written ``f0[fgsm]``."""
+
+    measure: str
+    attack: str
+
+    def __str__(self) -> str:
+        return f"{self.measure}[{self.attack}]"
+
+
+class Sweep(Record):
+    """Conditions along which one setting changes, in this order: the right side of a contrast at equal ``match``."""
+
+    conditions: tuple[str, ...]
+    match: Variable
+
+
+class Association(Record):
+    """Whether ``x`` and ``y`` rise together (``greater``) or against each other (``less``) over many networks.
+
+    The networks are those of all conditions of one architecture, or of all architectures (``None``), at one epoch; what
+    ``control`` explains of both is taken out.
+    """
+
+    x: Variable
+    y: Variable
+    expect: Literal["greater", "less"]
+    control: Variable | None = None
+    architecture: str | None = None
+    epoch: Literal["first", "last"] | int = "last"
+    primary: bool = True
+
+
 class Claim(Record):
-    """A published sentence that statistical tests decide."""
+    """A published sentence that statistical tests decide; attack and measure are those of its contrasts."""
 
     id: str
     says: str
-    contrasts: tuple[Contrast, ...]
+    contrasts: tuple[Contrast, ...] = ()
+    associations: tuple[Association, ...] = ()
     attack: str = "fgsm"
     measure: str = "R"
 
@@ -202,6 +276,7 @@ class Study(Record):
     conditions: dict[str, str]
     controls: tuple[str, ...] = ()  # the conditions that the source lacks
     trials: tuple[Trial, ...]
+    sweeps: dict[str, Sweep] = Field(default_factory=dict)
     claims: tuple[Claim, ...]
     published: tuple[PublishedValue, ...] = ()
     comparable: bool = False  # the recipe, data and epochs are the published ones, so numbers may be set side by side

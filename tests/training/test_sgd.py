@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from unperturbed.data import Part, Split
+from unperturbed.mechanisms.adversarial_training import adversarial_training
 from unperturbed.models import build
-from unperturbed.records import Recipe, Spec, SpecError
+from unperturbed.records import NotFinite, Recipe, Spec, SpecError
 from unperturbed.tensors.streams import generator
 from unperturbed.training import Diverged, State, begin, choose_vectorised, pack, train, unpack
 
@@ -141,3 +142,63 @@ def test_cuda_trains_as_the_cpu_does(split, precision):
     for left, right in zip(there, here, strict=True):
         for name, value in left.weights.items():
             torch.testing.assert_close(value.double(), right.weights[name].double(), rtol=0, atol=tolerance)
+
+
+ADAM = EXACT.model_copy(update={"optimiser": "adam", "schedule": ((0.25, 0.5), (0.5, 0.1))})
+
+
+@pytest.mark.parametrize("spec", NETWORKS.values(), ids=NETWORKS)
+def test_adam_with_a_schedule_is_that_of_a_plain_loop(split, spec):
+    network, states = start(spec, [7])
+    (ours,) = train(network, states, split, ADAM, seeds=[7], until=3)
+
+    theirs = build(spec, generator("weights", 7)).double().train()
+    optimiser = torch.optim.Adam(theirs.parameters(), lr=0.05, weight_decay=5e-4)
+    for epoch, factor in ((1, 1.0), (2, 0.5), (3, 0.1)):  # after a quarter and a half of 4 epochs
+        for group in optimiser.param_groups:
+            group["lr"] = 0.05 * factor
+        for batch in split.draw(generator("order", 7, epoch)).split(25):
+            optimiser.zero_grad()
+            F.cross_entropy(theirs(split.images(batch).double()), split.labels(batch)).backward()
+            optimiser.step()
+    for name, value in theirs.state_dict().items():
+        # float64; Adam divides by the root of its second average, which amplifies the rounding of small gradients
+        torch.testing.assert_close(ours.weights[name], value, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1]])
+def test_adam_goes_on_from_bytes_to_the_same_bits(split, seeds):
+    network, states = start(NETWORKS["batch normalisation"], seeds)
+    whole = train(network, states, split, ADAM, seeds=seeds, until=2)
+    kept = []
+
+    def on_step(present):
+        if present()[0].step == 4:
+            kept.append(pack(present()))
+
+    train(network, states, split, ADAM, seeds=seeds, until=2, on_step=on_step)
+    resumed = train(network, unpack(kept[0]), split, ADAM, seeds=seeds, until=2)
+    for left, right in zip(whole, resumed, strict=True):
+        assert_same(left, right, atol=0)
+
+
+def test_a_long_gradient_is_shortened_for_each_network_by_itself(split):
+    recipe = EXACT.model_copy(update={"clip": 0.01, "momentum": 0.0, "weight_decay": 0.0, "batch_size": 60})
+    network, states = start(NETWORKS["fully connected"], [0, 1])
+    joint = train(network, states, split, recipe, seeds=[0, 1], until=1)
+    for seed, state in enumerate(states):
+        (alone,) = train(network, [state], split, recipe, seeds=[seed], until=1)
+        moved = [(alone.weights[name] - state.weights[name].double()).flatten() for name in state.weights]
+        assert float(torch.cat(moved).norm()) == pytest.approx(0.05 * 0.01, rel=1e-9)  # rate times longest gradient
+        assert_same(joint[seed], alone, atol=1e-13)
+
+
+def test_a_classifier_that_is_not_finite_inside_an_attack_is_a_divergence(split):
+    network, states = start(NETWORKS["lenet"], [3])
+
+    def attack(name, network, images, labels, seed, **settings):
+        raise NotFinite("classifier: expected finite logits; got nan for 25 of 25 images")
+
+    mechanism = adversarial_training(eps=0.1, steps=1)
+    with pytest.raises(Diverged, match=r"seed 3, step 1: classifier: expected finite logits; got nan for 25 of 25"):
+        train(network, states, split, EXACT, seeds=[3], until=1, mechanism=mechanism, attack=attack)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unperturbed.records import SpecError
+from unperturbed.records import NotFinite, SpecError
 
 ROUND_OFF = 1e-6  # how far outside [0, 1], or outside its ball, a number may lie
 
@@ -78,7 +78,7 @@ def check_logits(logits: Any, labels: Tensor) -> None:
     finite = logits.isfinite().all(dim=1)
     if not bool(finite.all()):
         row = logits[~finite][0]
-        raise SpecError(
+        raise NotFinite(
             f"classifier: expected finite logits; got {float(row[~row.isfinite()][0])} for {int((~finite).sum())} of "
             f"{len(logits)} images"
         )

@@ -96,17 +96,25 @@ class Split:
         weights: the weight of each part.
         grey: the intensity that is added everywhere.
         task: the part whose labels are the classes to tell apart.
+        responses: what was recorded while each image was shown, (n, channels, times); for a split of one part.
 
     Raises:
-        SpecError: no parts, weights that do not fit or that take an image out of [0, 1], a task that is no part.
+        SpecError: no parts, weights that do not fit or that take an image out of [0, 1], a task that is no part,
+            responses that are not one for each image.
     """
 
     parts: tuple[Part, ...]
     weights: tuple[float, ...] = (1.0,)
     grey: float = 0.0
     task: int = 0
+    responses: Tensor | None = None
 
     def __post_init__(self) -> None:
+        if self.responses is not None and (len(self.parts) != 1 or len(self.responses) != len(self.parts[0])):
+            raise SpecError(
+                f"responses: expected one for each of {len(self.parts[0])} images of one part, got "
+                f"{len(self.responses)} for {len(self.parts)} parts."
+            )
         if not self.parts or len(self.parts) != len(self.weights):
             raise SpecError(f"each part needs one weight, got {len(self.parts)} parts and weights {self.weights}.")
         if not 0 <= self.task < len(self.parts):
@@ -129,7 +137,8 @@ class Split:
 
     def to(self, device: str | torch.device) -> "Split":
         """Return the split with its tensors on ``device``."""
-        return Split(tuple(part.to(device) for part in self.parts), self.weights, self.grey, self.task)
+        responses = None if self.responses is None else self.responses.to(device)
+        return Split(tuple(part.to(device) for part in self.parts), self.weights, self.grey, self.task, responses)
 
     def draw(self, generator: torch.Generator) -> Int[Tensor, "n parts"]:
         """Return the rows of a fresh epoch: each part in an order of its own, cut to the shortest part.
@@ -171,6 +180,10 @@ class Split:
     def labels(self, rows: Int[Tensor, "batch parts"]) -> Int[Tensor, " batch"]:
         """Return the classes of the images that ``rows`` name, on the device of the parts."""
         return self.parts[self.task].labels[rows[:, self.task].to(self.device)]
+
+    def recorded(self, rows: Int[Tensor, "batch parts"]) -> Float[Tensor, "batch channels times"] | None:
+        """Return the responses to the images that ``rows`` name; ``None`` where nothing was recorded."""
+        return None if self.responses is None else self.responses[rows[:, 0].to(self.responses.device)]
 
 
 class Collection(NamedTuple):
@@ -240,3 +253,5 @@ def _arrays(split: Split) -> Iterator[Tensor]:
     for part in split.parts:
         yield part.images
         yield part.labels
+    if split.responses is not None:
+        yield split.responses

@@ -2,7 +2,8 @@ r"""Stochastic gradient descent on the cross-entropy, for one network or for R m
 
 Source: Kunhardt, Deza and Poggio (2021), arXiv:2102.10534, section 3.3: momentum 0.9, weight decay 5e-4, batches of
 125, the rate divided by 10 at half of the training. The update is that of ``torch.optim.SGD``:
-:math:`v \leftarrow \mu v + \nabla L + \lambda w`, :math:`w \leftarrow w - \eta v`.
+:math:`v \leftarrow \mu v + \nabla L + \lambda w`, :math:`w \leftarrow w - \eta v`. Where a recipe says so it is that of
+``torch.optim.Adam``, Kingma and Ba (2015), arXiv:1412.6980, algorithm 1; its weight decay is an L2 penalty, too.
 
 R networks become one program by stacking their weights and mapping the network over them (``torch.func``); the loss
 is the sum of their losses, so each network gets its own gradient and its own order of batches. Which form runs
@@ -12,7 +13,7 @@ changes the weights by rounding only.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -24,23 +25,25 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from unperturbed.mechanisms import NOTHING, InnerAttack, Mechanism, Tools
-from unperturbed.records import Recipe, SpecError
+from unperturbed.mechanisms import NOTHING, Diverged, InnerAttack, Mechanism, Tools
+from unperturbed.records import NotFinite, Recipe, SpecError
 from unperturbed.tensors.streams import generator, seed_for, undisturbed
+from unperturbed.training.codes import AT_ONCE, Codes
 
 if TYPE_CHECKING:
     from unperturbed.data.split import Split
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
 
-
-class Diverged(RuntimeError):
-    """The loss is no longer finite."""
+AVERAGES = {"sgd": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq")}  # what PyTorch's optimisers remember
 
 
 @dataclass(frozen=True)
 class State:
-    """One network in training: weights and buffers, momentum, the steps done and the sums over the present epoch."""
+    """One network in training: weights and buffers, momentum, the steps done and the sums over the present epoch.
+
+    ``momentum`` has what the optimiser remembers of each parameter, under ``average/parameter``.
+    """
 
     weights: dict[str, Tensor]
     momentum: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
@@ -97,7 +100,7 @@ def choose_vectorised(network: nn.Module, device: torch.device, mechanism: Mecha
 def train(
     network: nn.Module,
     states: Sequence[State],
-    split: Split,
+    split: Split | Codes,
     recipe: Recipe,
     *,
     seeds: Sequence[int],
@@ -112,7 +115,7 @@ def train(
     Args:
         network: supplies the structure; its weights are overwritten.
         states: where each network stands; a state may lie inside an epoch. All stand at the same step.
-        split: the training images, on any device.
+        split: the training images, on any device, or what a frozen layer makes of them.
         recipe: the optimiser and its schedule.
         seeds: one seed a network; it decides the order of the batches, with the number of the epoch.
         until: epochs since the start of the recipe.
@@ -123,7 +126,7 @@ def train(
 
     Raises:
         SpecError: no seeds, seeds that do not match the states, states at different steps.
-        Diverged: the loss is not finite at the end of an epoch.
+        Diverged: the loss is not finite at the end of an epoch, or the logits inside an attack are not.
     """
     if not seeds or len(seeds) != len(states):
         raise SpecError(f"train: expected one seed a network, got {len(seeds)} seeds for {len(states)} networks.")
@@ -132,9 +135,9 @@ def train(
     if mechanism != NOTHING and len(states) > 1:
         raise SpecError(f"train: with a mechanism networks train one by one, got {len(states)} together.")
     device = torch.device(device)
-    program = _Program(network, states, recipe, device, mechanism, attack)
-    batches = -(-len(split) // recipe.batch_size)
     split = split.to(device)
+    program = _Program(network, states, recipe, device, mechanism, attack, split)
+    batches = -(-len(split) // recipe.batch_size)
     step = states[0].step
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         for epoch in range(step // batches + 1, until + 1):
@@ -145,10 +148,15 @@ def train(
             rows = torch.stack([split.draw(generator("order", seed, epoch)) for seed in seeds]).to(device)
             for batch in range(first, batches):
                 chosen = rows[:, batch * recipe.batch_size : (batch + 1) * recipe.batch_size]
-                images, labels = split.images(chosen.flatten(0, 1)), split.labels(chosen.flatten(0, 1))
+                batch_rows = chosen.flatten(0, 1)
+                images, labels = split.images(batch_rows), split.labels(batch_rows)
                 step += 1
                 done = step / (recipe.epochs * batches)
-                program.step(images, labels, seed_for("step", seeds[0], epoch, batch), done)
+                try:
+                    seed = seed_for("step", seeds[0], epoch, batch)
+                    program.step(images, labels, batch_rows, seed, done, fresh=batch == 0)
+                except NotFinite as error:  # an attack inside the training looked before the end of the epoch
+                    raise Diverged(f"Training diverged: seed {seeds[0]}, step {step}: {error}") from error
                 if on_step is not None:
                     on_step(lambda: program.states(step))  # noqa: B023 - called before the next step
             program.check(epoch, seeds)
@@ -156,6 +164,9 @@ def train(
 
 
 def _learning_rate(recipe: Recipe, epoch: int) -> float:
+    if recipe.schedule:
+        passed = [factor for share, factor in recipe.schedule if epoch > share * recipe.epochs]
+        return recipe.learning_rate * (passed[-1] if passed else 1.0)
     dropped = epoch > recipe.drop_at * recipe.epochs
     return recipe.learning_rate / (recipe.drop_by if dropped else 1.0)
 
@@ -175,7 +186,9 @@ class _Program:
         device: torch.device,
         mechanism: Mechanism,
         attack: InnerAttack | None,
+        split: Split | Codes,
     ) -> None:
+        self.split = split
         self.count = len(states)
         self.mechanism = mechanism
         self.attack = attack or _refuse
@@ -203,17 +216,23 @@ class _Program:
         trained = {name: each for name, each in self.parameters.items() if each.requires_grad}
         decaying = [each for each in trained.values() if getattr(each, "decays", True)]
         constant = [each for each in trained.values() if not getattr(each, "decays", True)]
-        self.optimiser = torch.optim.SGD(
-            [{"params": decaying}, *([{"params": constant, "weight_decay": 0.0}] if constant else [])],
-            lr=recipe.learning_rate,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            fused=True,
-        )
+        groups = [{"params": decaying}, *([{"params": constant, "weight_decay": 0.0}] if constant else [])]
+        self.clip = recipe.clip
+        self.averages = AVERAGES[recipe.optimiser]
+        rate, decay = recipe.learning_rate, recipe.weight_decay
+        if recipe.optimiser == "adam":
+            self.optimiser = torch.optim.Adam(groups, lr=rate, weight_decay=decay, fused=True)
+        else:
+            self.optimiser = torch.optim.SGD(groups, lr=rate, momentum=recipe.momentum, weight_decay=decay, fused=True)
         for name, parameter in trained.items():
-            if name in states[0].momentum:  # not there for a parameter that never got a gradient
-                stacked = torch.stack([state.momentum[name] for state in states]).view(parameter.shape)
-                self.optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(stacked)
+            for average in self.averages:
+                key = f"{average}/{name}"
+                if key in states[0].momentum:  # not there for a parameter that never got a gradient
+                    stacked = torch.stack([state.momentum[key] for state in states]).view(parameter.shape)
+                    self.optimiser.state[parameter][average] = torch.empty_like(parameter).copy_(stacked)
+                    if recipe.optimiser == "adam":
+                        done = torch.tensor(float(states[0].step), device=parameter.device)
+                        self.optimiser.state[parameter]["step"] = done
         self.loss_sum = torch.tensor([state.loss_sum for state in states], dtype=torch.float64, device=device)
         self.seen = states[0].seen
 
@@ -237,19 +256,33 @@ class _Program:
             logits = network(images.to(DTYPES[self.precision]))
         return F.cross_entropy(logits.to(DTYPES[self.precision]), labels, reduction="none")
 
-    def step(self, images: Tensor, labels: Tensor, seed: int, done: float) -> None:
+    def _every(self) -> Iterator[Tensor]:
+        for rows in self.split.fixed().split(AT_ONCE):
+            yield self.split.images(rows).to(DTYPES[self.precision])
+
+    def step(self, images: Tensor, labels: Tensor, rows: Tensor, seed: int, done: float, *, fresh: bool) -> None:
         if self.mechanism == NOTHING:
             losses = self._losses(self.forward, images, labels).view(self.count, -1)
         else:
-            tools = Tools(self.attack, seed, self.mechanism.attacked, done)
+            recorded = self.split.recorded(rows)
+            tools = Tools(self.attack, seed, self.mechanism.attacked, done, fresh, self._every, recorded)
             objective = self.mechanism.objective(self._losses, tools)
             with undisturbed("training", seed, device=images.device):
                 losses = objective(self.network, images.to(DTYPES[self.precision]), labels).view(1, -1)
         self.optimiser.zero_grad(set_to_none=True)
         losses.mean(1).sum().backward()
+        if self.clip is not None:
+            self._shorten(self.clip)
         self.optimiser.step()
         self.loss_sum += losses.detach().sum(1)
         self.seen += losses.shape[1]
+
+    def _shorten(self, longest: float) -> None:
+        gradients = [each.grad for each in self.parameters.values() if each.grad is not None]
+        lengths = torch.stack([each.reshape(self.count, -1).norm(dim=1) for each in gradients]).norm(dim=0)
+        factors = (longest / lengths).clamp(max=1.0)
+        for each in gradients:
+            each.mul_(factors.view(-1, *(1 for _ in each.shape[1:])) if self.count > 1 else factors.squeeze())
 
     def check(self, epoch: int, seeds: Sequence[int]) -> None:
         for seed, finite in zip(seeds, torch.isfinite(self.loss_sum).tolist(), strict=True):
@@ -263,9 +296,10 @@ class _Program:
 
         weights = {name: each(value) for name, value in (self.parameters | self.buffers).items()}
         momentum = {
-            name: each(self.optimiser.state[parameter]["momentum_buffer"])
+            f"{average}/{name}": each(self.optimiser.state[parameter][average])
             for name, parameter in self.parameters.items()
-            if self.optimiser.state[parameter].get("momentum_buffer") is not None
+            for average in self.averages
+            if self.optimiser.state[parameter].get(average) is not None
         }
         sums = self.loss_sum.tolist()
         return [
