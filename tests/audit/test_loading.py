@@ -282,7 +282,7 @@ def test_settings_that_are_not_given_are_told_by_the_tensors(weights):
         ),
         (
             "resnest",
-            "There is no model 'resnest'. There are: lenet, fully-connected, resnet, wide-resnet. Did you mean 'resnet'?",
+            "There is no model 'resnest'. There are: lenet, fully-connected, hidden-layer, resnet, wide-resnet. Did you mean 'resnet'?",
         ),
         ("resnet(depth=9)", "resnet: depth must be one of 8, 10, 18, 34, 50, 101, got 9."),
     ],
@@ -300,7 +300,7 @@ def test_tensors_too_many_or_unknown_are_refused(refused, tmp_path):
     save_file(tensors | {"extra": torch.zeros(1)}, path)
     assert refused(load_classifier, str(path)).endswith("got extra besides")
     save_file({"a": torch.zeros(1)}, path)
-    message = f"{path}: these tensors are not those of lenet, fully-connected, resnet, wide-resnet: name the model with --model"
+    message = f"{path}: these tensors are not those of lenet, fully-connected, hidden-layer, resnet, wide-resnet: name the model with --model"
     assert refused(load_classifier, str(path)).startswith(message)
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from unperturbed import mechanisms
+from unperturbed import mechanisms, models
 from unperturbed.data import Dataset
 from unperturbed.examinations import PASSES
 from unperturbed.ledger import Ledger
@@ -17,12 +17,18 @@ from unperturbed.records import (
     AttackStage,
     ExaminationPlan,
     ExaminationStage,
+    LearningStage,
     Spec,
     TrainingStage,
     Trial,
 )
 
-REVISIONS = {"training": 1, "attack": 4, "examination": 1}  # raised when a record would give other numbers than before
+REVISIONS = {
+    "learning": 1,
+    "training": 1,
+    "attack": 4,
+    "examination": 1,
+}  # raised when a record would give other numbers than before
 
 
 class Stopped(Exception):
@@ -67,16 +73,18 @@ def courses(trial: Trial, datasets: Mapping[str, Dataset]) -> list[Course]:
     for seed in trial.seeds:
 
         def stage(data: Spec, epoch: int, start: TrainingStage | None, seed: int = seed) -> TrainingStage:
+            digest = datasets[data.canonical()].digest
             return TrainingStage(
                 revision=REVISIONS["training"],
                 model=trial.model,
                 mechanisms=trial.mechanisms,
                 data=data,
-                data_digest=datasets[data.canonical()].digest,
+                data_digest=digest,
                 recipe=trial.recipe,
                 seed=seed,
                 epoch=epoch,
                 start=start,
+                learned=None if start else _learning_stage(trial, data, digest, seed),
             )
 
         start = stage(trial.pretraining, trial.pretraining_epochs or 0, None) if trial.pretraining else None
@@ -94,6 +102,20 @@ def courses(trial: Trial, datasets: Mapping[str, Dataset]) -> list[Course]:
         )
         found.append(Course(seed, training, attacks, examinations))
     return found
+
+
+def _learning_stage(trial: Trial, data: Spec, digest: str, seed: int) -> LearningStage | None:
+    for spec in trial.mechanisms:
+        if mechanisms.build([spec]).learning is not None:
+            return LearningStage(
+                revision=REVISIONS["learning"],
+                model=trial.model,
+                mechanism=spec,
+                data=data,
+                data_digest=digest,
+                seed=seed,
+            )
+    return None
 
 
 def _chosen(plan: AttackPlan | ExaminationPlan, seed: int, trial: Trial) -> bool:
@@ -129,6 +151,21 @@ def _attack_stage(plan: AttackPlan, weights: TrainingStage, available: int) -> A
         votes=plan.votes,
         weights=weights,
     )
+
+
+def learning_passes(stage: LearningStage, images: int) -> float:
+    """Return about how many passes of one image a rule without labels takes: for progress only."""
+    learning = mechanisms.build([stage.mechanism]).learning
+    assert learning is not None, "a learning stage names a mechanism that learns"
+    return float(images * learning.epochs)
+
+
+def training_passes(stage: TrainingStage) -> float:
+    """Return about how many passes one image takes in an epoch, a backward pass counting as two: for progress only."""
+    if not mechanisms.build(stage.mechanisms).frozen:
+        return 3.0
+    network = models.outline(stage.model)
+    return 3.0 * models.count_parameters(network.get_submodule("readout")) / models.count_parameters(network)
 
 
 def expected_passes(stage: AttackStage | ExaminationStage) -> float:

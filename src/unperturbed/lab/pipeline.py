@@ -1,4 +1,4 @@
-"""One trial, on one screen: train, then attack and examine, each stage recorded before the next begins.
+"""One trial, on one screen: learn, train, then attack and examine, each stage recorded before the next begins.
 
 A stage that the ledger holds is not computed again.
 """
@@ -23,6 +23,8 @@ def run_trial(trial: Trial, station: Station) -> int:
     for lane in lanes:
         for epoch, stage in lane.training.items():
             cell = (trial.architecture, trial.condition, lane.seed, epoch)
+            if stage.learned is not None:
+                station.ledger.place(station.run, stage.learned.digest(), *cell, "learning")
             station.ledger.place(station.run, stage.digest(), *cell, "training")
         computed += attack_all(lane, trial, station)
         computed += examine_all(lane, trial, station)

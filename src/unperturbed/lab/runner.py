@@ -15,11 +15,29 @@ import torch
 from unperturbed import models
 from unperturbed.data import Dataset
 from unperturbed.data import load as load_data
-from unperturbed.lab.courses import Machine, Station, Stopped, courses, expected_passes
+from unperturbed.lab.courses import (
+    Machine,
+    Station,
+    Stopped,
+    courses,
+    expected_passes,
+    learning_passes,
+    training_passes,
+)
 from unperturbed.lab.engines import ENGINES
 from unperturbed.lab.pipeline import run_trial
 from unperturbed.ledger import Ledger
-from unperturbed.records import AttackStage, ExaminationStage, Record, Spec, SpecError, Study, TrainingStage, Trial
+from unperturbed.records import (
+    AttackStage,
+    ExaminationStage,
+    LearningStage,
+    Record,
+    Spec,
+    SpecError,
+    Study,
+    TrainingStage,
+    Trial,
+)
 from unperturbed.tensors.streams import generator
 from unperturbed.training import Diverged
 
@@ -176,9 +194,12 @@ def explain(study: Study, ledger: Ledger | None, datasets: Mapping[str, Dataset]
     return plans
 
 
-def _stages(trial: Trial, datasets: Mapping[str, Dataset]) -> Iterable[TrainingStage | AttackStage | ExaminationStage]:
+def _stages(trial: Trial, datasets: Mapping[str, Dataset]) -> Iterable[Record]:
     for lane in courses(trial, datasets):
         first = next(iter(lane.training.values()))
+        for beginning in (first, first.start):
+            if beginning is not None and beginning.learned is not None:
+                yield beginning.learned
         if first.start is not None:
             yield first.start
         yield from lane.training.values()
@@ -190,6 +211,8 @@ def _words(stage: Record) -> str:
         return f"{stage.attack.name} on {stage.images} images, seed {stage.weights.seed}, epoch {stage.weights.epoch}"
     if isinstance(stage, ExaminationStage):
         return f"{stage.examination.name}, seed {stage.weights.seed}, epoch {stage.weights.epoch}"
+    if isinstance(stage, LearningStage):
+        return f"{stage.mechanism.name} on {stage.data.name}, seed {stage.seed}"
     assert isinstance(stage, TrainingStage)
     return f"training on {stage.data.name}, seed {stage.seed}, to epoch {stage.epoch}"
 
@@ -237,8 +260,12 @@ class _Clock:
         missing = [stage for stage in stages if stage.digest() not in known and not ledger.has(stage)]
         if missing:
             images = len(datasets[missing[0].data.canonical()].train)
-            self.total += cost * 3 * images * missing[-1].epoch
+            self.total += cost * training_passes(missing[-1]) * images * missing[-1].epoch
             known.update(stage.digest() for stage in stages)
+            learned = missing[0].learned
+            if learned is not None and learned.digest() not in known and not ledger.has(learned):
+                self.total += cost * learning_passes(learned, images)
+                known.add(learned.digest())
 
     def begin(self, trial: Trial) -> None:
         """Say which trial the coming work belongs to."""

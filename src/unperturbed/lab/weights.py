@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -17,15 +17,13 @@ from torch import Tensor, nn
 from unperturbed import mechanisms, models
 from unperturbed.attacks import ATTACKS
 from unperturbed.data import Split
-from unperturbed.lab.courses import Machine, Station, Stopped
+from unperturbed.lab.courses import Machine, Station, Stopped, training_passes
+from unperturbed.lab.learning import CHECKPOINT_EVERY, learn_all, put_learned
 from unperturbed.ledger import Ledger
-from unperturbed.records import (
-    TrainingStage,
-)
+from unperturbed.mechanisms.installing import hidden_layered
+from unperturbed.records import SpecError, TrainingStage
 from unperturbed.tensors.streams import generator
-from unperturbed.training import State, begin, choose_vectorised, pack, train, unpack
-
-CHECKPOINT_EVERY = 30.0  # seconds
+from unperturbed.training import Codes, State, begin, choose_vectorised, pack, train, unpack
 
 
 def train_all(lanes: Sequence[dict[int, TrainingStage]], station: Station) -> int:
@@ -38,6 +36,8 @@ def train_all(lanes: Sequence[dict[int, TrainingStage]], station: Station) -> in
     missing = {number: [e for e, stage in lane.items() if not ledger.find(stage)] for number, lane in enumerate(lanes)}
     if not any(missing.values()):
         return computed
+    owing = [next(iter(lanes[number].values())) for number, epochs in missing.items() if epochs]
+    computed += learn_all([stage.learned for stage in owing if stage.learned is not None], station)
     first = next(iter(lanes[0].values()))
     mechanism = mechanisms.build(first.mechanisms)
     network = untrained(first)
@@ -51,45 +51,69 @@ def train_all(lanes: Sequence[dict[int, TrainingStage]], station: Station) -> in
         if epochs:  # who trains together does not depend on where a run was killed: a group is recorded as one
             groups.setdefault(tuple(epochs) if together else number, (epochs, []))[1].append(lanes[number])
     for owed, group in groups.values():
-        states = _resume([lane[owed[0]] for lane in group], batches, ledger)
+        places = [_place(lane[owed[0]], split, station) for lane in group]
+        states = _resume([lane[owed[0]] for lane in group], places, batches, ledger)
         watch = _Watch([lane[owed[0]] for lane in group], split, station)
         for epoch in [epoch for epoch in group[0] if epoch * batches >= states[0].step and epoch <= owed[-1]]:
             watch.begin()
             states = train(
-                network,
+                places[0].trained,
                 states,
-                split,
+                places[0].examples,
                 first.recipe,
                 seeds=[lane[epoch].seed for lane in group],
                 until=epoch,
                 mechanism=mechanism,
-                attack=_inner_attack,
+                attack=_no_attack if mechanism.frozen else _inner_attack,
                 device=machine.device,
                 on_step=watch,
             )
             if epoch in owed:
                 with ledger.together():
-                    for lane, state in zip(group, states, strict=True):
-                        _record_weights(lane[epoch], state, ledger, machine, watch)
+                    for lane, place, state in zip(group, places, states, strict=True):
+                        _record_weights(lane[epoch], place.whole(state), state, ledger, machine, watch)
                 computed += len(group)
         watch.save(states, keep=owed[-1] < first.recipe.epochs)
     return computed
 
 
-def _resume(stages: Sequence[TrainingStage], batches: int, ledger: Ledger) -> list[State]:
+class _Place(NamedTuple):
+    """Where gradient descent begins: what it trains, and on what; a frozen hidden layer is no part of either."""
+
+    trained: nn.Module
+    examples: Split | Codes
+    prefix: str  # of the names of what is trained, within the whole network
+    beginning: dict[str, Tensor]  # the weights of the whole network
+
+    def whole(self, state: State) -> dict[str, Tensor]:
+        """Return the weights of the whole network."""
+        return self.beginning | {self.prefix + name: value for name, value in state.weights.items()}
+
+
+def _place(stage: TrainingStage, split: Split, station: Station) -> _Place:
+    mechanism = mechanisms.build(stage.mechanisms)
+    network = untrained(stage)
+    if stage.start is not None:
+        network.load_state_dict(load_weights(stage.start, station.ledger))
+    elif stage.learned is not None:
+        put_learned(network, stage.learned, station.ledger)
+    mechanism.settle(network, stage.seed)
+    if not mechanism.frozen:
+        return _Place(network, split, "", begin(network).weights)
+    network = hidden_layered(network.to(station.machine.device), "training").eval()
+    codes = Codes(split, network.code)
+    beginning = begin(network.cpu()).weights
+    return _Place(network.readout, codes, "readout.", beginning)
+
+
+def _resume(stages: Sequence[TrainingStage], places: Sequence[_Place], batches: int, ledger: Ledger) -> list[State]:
     """Return the latest recorded states of networks that train together, not behind ``stages``, or their beginnings."""
     content = ledger.load_checkpoint(group_key(stages))
     if content is not None:
         states = unpack(content)
         if states[0].step <= stages[0].epoch * batches:
             return states
-    states = []
-    for stage in stages:
-        network = untrained(stage)
-        if stage.start is not None:
-            network.load_state_dict(load_weights(stage.start, ledger))
-        states.append(begin(network))
-    return states
+    return [begin(place.trained) for place in places]
 
 
 def untrained(stage: TrainingStage) -> nn.Module:
@@ -101,6 +125,10 @@ def untrained(stage: TrainingStage) -> nn.Module:
 
 def _inner_attack(name: str, network: nn.Module, images: Tensor, labels: Tensor, seed: int, **settings: Any) -> Tensor:
     return ATTACKS[name](network, images, labels, seed, **settings)
+
+
+def _no_attack(name: str, *_where: object, **_settings: object) -> Tensor:
+    raise SpecError(f"{name} inside training: expected a network that is trained whole, got a frozen hidden layer")
 
 
 def group_key(stages: Sequence[TrainingStage]) -> str:
@@ -123,6 +151,7 @@ class _Watch:
         self.networks = len(stages)
         self.words = f"training, seed {', '.join(str(stage.seed) for stage in stages)}"
         self.images = len(stages) * min(stages[0].recipe.batch_size, len(split))
+        self.each = training_passes(stages[0])
         self.station = station
         self.saved = time.monotonic()
         self.begin()
@@ -144,7 +173,7 @@ class _Watch:
 
     def __call__(self, states: Callable[[], list[State]]) -> None:
         self.steps += 1
-        self.station.progress(self.words, 3.0 * self.images)
+        self.station.progress(self.words, self.each * self.images)
         if self.station.stopped():
             self.save(states(), keep=True)
             raise Stopped
@@ -160,10 +189,12 @@ class _Watch:
         self.saved = time.monotonic()
 
 
-def _record_weights(stage: TrainingStage, state: State, ledger: Ledger, machine: Machine, watch: _Watch) -> None:
+def _record_weights(
+    stage: TrainingStage, weights: dict[str, Tensor], state: State, ledger: Ledger, machine: Machine, watch: _Watch
+) -> None:
     ledger.record(
         stage,
-        save_tensors(state.weights),
+        save_tensors(weights),
         suffix=".safetensors",
         curves=(),
         measures=[("training_loss", state.loss, "nats", "lower", state.seen)],

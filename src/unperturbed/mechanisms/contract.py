@@ -6,7 +6,7 @@ What is attacked during training comes as an argument, so that no mechanism know
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -16,9 +16,15 @@ from torch import Tensor, nn
 from unperturbed.records import SpecError
 from unperturbed.tensors.streams import generator
 
+OWN_CODES = "its readout has codes of its own"
 ONE_NETWORK = "training hands an objective one network at a time"
 ATTACKS = "the attack inside its training takes one network"
 DRAWS = "what it draws comes from the stream of one seed"
+
+
+class Diverged(RuntimeError):
+    """Training has left the finite numbers."""
+
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """(network, images, labels) to the loss of every image, (batch,), in nats."""
@@ -42,6 +48,9 @@ class Tools(NamedTuple):
     seed: int  # of this step: of the seed of the network, the epoch and the batch
     attacked: Callable[[nn.Module], AbstractContextManager[None]]
     done: float = 1.0  # share of the training that ends with this step, above 0
+    fresh: bool = False  # the first step of an epoch
+    every: Callable[[], Iterable[Tensor]] = tuple  # all that is trained on, in batches
+    responses: Tensor | None = None  # recorded while the images of this step were shown, (batch, channels, times)
 
     @contextmanager
     def attacking(self, network: nn.Module) -> Generator[None]:
@@ -77,7 +86,29 @@ class Traits(NamedTuple):
     optimises: bool = False  # takes gradients at inference
 
 
+class Lesson(NamedTuple):
+    """What a rule that is not gradient descent learns from in one epoch, for one or more matched networks."""
+
+    inputs: Tensor  # (n, inputs) what enters the hidden layer, the same for all networks
+    seeds: Sequence[int]  # one for each network
+    epoch: int  # from 1
+    look: Callable[[int], None]  # to be called after every step with the number of inputs in it, for each network
+
+
+class Learning(NamedTuple):
+    """A rule that learns the hidden layer without labels; between two epochs all it knows is in the weights."""
+
+    epochs: int
+    begin: Callable[[nn.Module, int], None]  # gives a network its first weights, from a seed
+    epoch: Callable[[Sequence[nn.Module], Lesson], None]  # changes the weights of all networks in place
+    facts: Callable[[nn.Module], Mapping[str, float]]  # of a network that has learned, by the names of quantities
+
+
 def _unchanged(_network: nn.Module) -> None:
+    return None
+
+
+def _as_learned(_network: nn.Module, _seed: int) -> None:
     return None
 
 
@@ -104,6 +135,9 @@ class Mechanism(NamedTuple):
     finish: Callable[[nn.Module], None] = _unchanged
     traits: Traits = Traits()
     alone: str = ONE_NETWORK
+    learning: Learning | None = None
+    settle: Callable[[nn.Module, int], None] = _as_learned
+    frozen: bool = False
 
 
 NOTHING = Mechanism(alone="")
@@ -111,6 +145,9 @@ NOTHING = Mechanism(alone="")
 
 def compose(*mechanisms: Mechanism) -> Mechanism:
     """Return the mechanism that does what all of these do, the first one innermost.
+
+    Raises:
+        SpecError: more than one of them learns the hidden layer by a rule of its own.
 
     >>> compose() == NOTHING
     True
@@ -138,9 +175,26 @@ def compose(*mechanisms: Mechanism) -> Mechanism:
         for each in mechanisms:
             each.finish(network)
 
+    def settle(network: nn.Module, seed: int) -> None:
+        for each in mechanisms:
+            each.settle(network, seed)
+
+    rules = [each.learning for each in mechanisms if each.learning is not None]
+    if len(rules) > 1:
+        raise SpecError(f"mechanisms: expected one rule at most that learns the hidden layer, got {len(rules)}")
     traits = Traits(*(any(flags) for flags in zip(*(each.traits for each in mechanisms), strict=True)))
     alone = "; ".join(dict.fromkeys(reason for each in mechanisms for reason in each.alone.split("; ")))
-    return Mechanism(install, objective, attacked, finish, traits, alone)
+    return Mechanism(
+        install,
+        objective,
+        attacked,
+        finish,
+        traits,
+        alone,
+        learning=rules[0] if rules else None,
+        settle=settle,
+        frozen=any(each.frozen for each in mechanisms),
+    )
 
 
 def check_positive(mechanism: str, **settings: float) -> None:

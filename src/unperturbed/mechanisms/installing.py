@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from unperturbed.models import HiddenLayerNet
 from unperturbed.records import Setting, SpecError
 
 
@@ -115,6 +116,17 @@ def weighted(network: nn.Module, mechanism: str) -> list[nn.Conv2d | nn.Linear]:
             f"{mechanism}: expected a network with Conv2d or Linear modules; {type(network).__name__} has none"
         )
     return layers
+
+
+def hidden_layered(network: nn.Module, mechanism: str) -> HiddenLayerNet:
+    """Return the network, which has one hidden layer and a readout.
+
+    Raises:
+        SpecError: it is another one.
+    """
+    if not isinstance(network, HiddenLayerNet):
+        raise SpecError(f"{mechanism}: expected the model hidden-layer, got {type(network).__name__}")
+    return network
 
 
 def kept_weight(layer: nn.Conv2d | nn.Linear) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from unperturbed.models.fully_connected import fully_connected
+from unperturbed.models.hidden_layer import HiddenLayerNet, hidden_layer
 from unperturbed.models.initialisation import initialise
 from unperturbed.models.lenet import lenet
 from unperturbed.models.resnet import resnet
@@ -13,11 +14,12 @@ from unperturbed.models.wide_resnet import wide_resnet
 from unperturbed.records import Spec
 from unperturbed.registry import complete
 
-__all__ = ["MODELS", "build", "count_parameters", "outline"]
+__all__ = ["MODELS", "HiddenLayerNet", "build", "count_parameters", "outline"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "lenet": lenet,
     "fully-connected": fully_connected,
+    "hidden-layer": hidden_layer,
     "resnet": resnet,
     "wide-resnet": wide_resnet,
 }
