@@ -13,13 +13,13 @@ from torch import nn
 from unperturbed import mechanisms, models
 from unperturbed.attacks import ATTACKS
 from unperturbed.data import Part, Split, load
-from unperturbed.mechanisms import MECHANISMS, NOTHING, Mechanism, Tools, Traits, compose
+from unperturbed.mechanisms import MECHANISMS, NOTHING, Lesson, Mechanism, Tools, Traits, compose
 from unperturbed.mechanisms.contract import ATTACKS as ATTACKED
 from unperturbed.mechanisms.contract import DRAWS, ONE_NETWORK
 from unperturbed.mechanisms.installing import altered
 from unperturbed.records import Recipe, Spec, SpecError
 from unperturbed.tensors.streams import generator
-from unperturbed.training import begin, choose_vectorised, train
+from unperturbed.training import Codes, begin, choose_vectorised, train
 
 RECIPE = Recipe(epochs=2, batch_size=65, learning_rate=0.01)
 CASES = {name: Spec(name=name) for name in MECHANISMS} | {  # by default, and with what the defaults leave out
@@ -30,33 +30,76 @@ CASES = {name: Spec(name=name) for name in MECHANISMS} | {  # by default, and wi
     "one step, watched": Spec(name="fast-training", settings={"watch_every": 1}),
     "own answers": Spec(name="half-adversarial", settings={"own_answers": True}),
     "dropout when deployed": Spec(name="dropout", settings={"deployed": True}),
+    "one input after the other": Spec(
+        name="krotov-hopfield", settings={"form": "sequential", "epochs": 3, "learning_rate": 1e-4}
+    ),
+    "Jacobian as published": Spec(name="jacobian-regularisation", settings={"form": "published"}),
+    "spectrum as published": Spec(name="spectral-regularisation", settings={"form": "published", "rank": 0}),
 }
+HIDDEN_LAYER = Spec(name="hidden-layer", settings={"hidden": 20})
+ASKED = dict.fromkeys(  # the model that a mechanism asks for
+    (
+        "krotov-hopfield",
+        "random-features",
+        "spherical-kmeans",
+        "rectified-power",
+        "tanh-readout",
+        "spectral-regularisation",
+        "pruning",
+        "one input after the other",
+        "Jacobian as published",
+        "spectrum as published",
+    ),
+    HIDDEN_LAYER,
+)
+ASKED["eeg-cotraining"] = Spec(name="resnet", settings={"depth": 8, "width": 4})
 
 
 @functools.cache
 def _digits():
     """The first 130 training images: two steps for an epoch."""
     (part,) = load(Spec(name="digits")).train.parts
-    return Split((Part(part.images[:130], part.labels[:130]),))
+    recorded = torch.randn(130, 17, 100, generator=generator("responses"))
+    return Split((Part(part.images[:130], part.labels[:130]),), responses=recorded)
 
 
 def _attack(name, network, images, labels, seed, **settings):
     return ATTACKS[name](network, images, labels, seed, **settings)
 
 
-def _network(mechanism, seed=0):
-    network = models.build(Spec(name="lenet"), generator("weights", seed))
+def _network(mechanism, seed=0, name=None):
+    network = models.build(ASKED.get(name, Spec(name="lenet")), generator("weights", seed))
     mechanism.install(network)
     return network
+
+
+def _learn(mechanism, network, epochs, seed=0):
+    """Let the hidden layer learn in these epochs, where the mechanism has a rule for it."""
+    split = _digits()
+    inputs = network.inputs(split.images(split.fixed()))
+    for epoch in epochs:
+        mechanism.learning.epoch([network], Lesson(inputs, [seed], epoch, lambda _: None))
+
+
+def _prepared(mechanism, network):
+    """Return what gradient descent trains and on what: of a frozen network the readout, on its codes."""
+    if mechanism.learning is not None:
+        mechanism.learning.begin(network, 0)
+        _learn(mechanism, network, range(1, mechanism.learning.epochs + 1))
+    mechanism.settle(network, 0)
+    if not mechanism.frozen:
+        return network, _digits()
+    return network.readout, Codes(_digits(), network.code)
 
 
 @functools.cache
 def _trained(name, until=(2,)):
     mechanism = mechanisms.build([CASES[name]])
-    network = _network(mechanism)
-    states = [begin(network)]
+    network = _network(mechanism, name=name)
+    trained, examples = _prepared(mechanism, network)
+    states = [begin(trained)]
     for epoch in until:
-        states = train(network, states, _digits(), RECIPE, seeds=[0], until=epoch, mechanism=mechanism, attack=_attack)
+        states = train(trained, states, examples, RECIPE, seeds=[0], until=epoch, mechanism=mechanism, attack=_attack)
     return mechanism, network, states[0]
 
 
@@ -65,6 +108,40 @@ def test_training_stops_and_goes_on_to_the_same_weights(name):
     at_once, in_two = _trained(name)[2], _trained(name, until=(1, 2))[2]
     for key, value in at_once.weights.items():
         torch.testing.assert_close(value, in_two.weights[key], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", [name for name, spec in CASES.items() if mechanisms.build([spec]).learning])
+def test_learning_without_labels_stops_and_goes_on_to_the_same_weights(name):
+    """All that it knows between two epochs is in the weights, and a network that it has not begun may take them."""
+    mechanism = mechanisms.build([CASES[name]])
+    at_once, first, second = (_network(mechanism, name=name) for _ in range(3))
+    for network in (at_once, first):
+        mechanism.learning.begin(network, 5)
+    _learn(mechanism, at_once, (1, 2, 3), seed=5)
+    _learn(mechanism, first, (1,), seed=5)
+    second.load_state_dict(first.state_dict())
+    _learn(mechanism, second, (2, 3), seed=5)
+    assert torch.equal(at_once.hidden.weight, second.hidden.weight)
+    assert not torch.equal(at_once.hidden.weight, first.hidden.weight)
+
+
+@pytest.mark.parametrize("name", [name for name, spec in CASES.items() if mechanisms.build([spec]).frozen])
+def test_a_frozen_layer_asks_for_no_gradient_and_its_readout_is_what_is_trained(name):
+    _, network, state = _trained(name)
+    assert [key for key, each in network.named_parameters() if each.requires_grad] == [
+        f"readout.{key}" for key in state.weights
+    ]
+    assert all(torch.equal(value, network.readout.state_dict()[key]) for key, value in state.weights.items())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_mechanism_asks_for_a_model_in_one_line_or_takes_any(name):
+    mechanism = mechanisms.build([CASES[name]])
+    if name not in ASKED:
+        _network(mechanism)
+        return
+    with pytest.raises(SpecError, match=f"^{CASES[name].name}: expected the model {ASKED[name].name}, got LeNet$"):
+        _network(mechanism)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -173,11 +250,15 @@ def test_an_objective_that_attacks_needs_an_attack():
 @pytest.mark.parametrize("name", MECHANISMS)
 def test_a_mechanism_says_why_its_networks_train_one_by_one_and_they_do(name):
     """A network so small that without a mechanism many seeds train as one program."""
-    small = models.build(Spec(name="fully-connected", settings={"hidden": 8}), generator("weights", 0))
-    assert (choose_vectorised(small, torch.device("cpu")), NOTHING.alone) == (True, "")
+    model = ASKED.get(name, Spec(name="fully-connected", settings={"hidden": 8}))
+    small = models.build(model, generator("weights", 0))
+    device = torch.device(
+        "cuda" if model.name == "resnet" else "cpu"
+    )  # convolutions are joined there; nothing runs on it
+    assert (choose_vectorised(small, device), NOTHING.alone) == (True, "")
     mechanism = mechanisms.build([Spec(name=name)])
     mechanism.install(small)
-    assert choose_vectorised(small, torch.device("cpu"), mechanism) == (mechanism.alone == "")
+    assert choose_vectorised(small, device, mechanism) == (mechanism.alone == "")
     assert (DRAWS in mechanism.alone) >= mechanism.traits.random
     states = [begin(small), begin(small)]
     with pytest.raises(SpecError, match="one by one"):
@@ -193,12 +274,13 @@ def test_a_mechanism_that_attacks_says_so():
             return images
 
         mechanism = mechanisms.build([Spec(name=name)])
-        network = _network(mechanism)
+        network = _network(mechanism, name=name)
         split = _digits()
         images, labels = split.images(split.fixed()[:4]), split.labels(split.fixed()[:4])
         for seed in range(10):  # so that a mixture takes each of its branches
-            tools = Tools(attack, seed, mechanism.attacked)
-            mechanism.objective(lambda network, images, labels: images.flatten(1).sum(dim=1), tools)(
+            recorded = split.recorded(split.fixed()[:4])
+            tools = Tools(attack, seed, mechanism.attacked, responses=recorded)
+            mechanism.objective(lambda network, images, labels: network(images).sum(dim=1), tools)(
                 network, images, labels
             )
         if asked:
@@ -222,15 +304,28 @@ def test_a_copy_is_altered_and_the_network_is_not():
 def test_every_file_of_the_folder_is_listed():
     folder = Path(inspect.getfile(mechanisms)).parent
     listed = {inspect.getmodule(function).__file__ for function in MECHANISMS.values()}
-    apart = {"__init__.py", "contract.py", "installing.py"}
+    apart = {"__init__.py", "contract.py", "installing.py", "eeg_predictors.py"}
     assert {str(path) for path in folder.glob("*.py") if path.name not in apart} == listed
 
 
-@pytest.mark.parametrize("name", ["adversarial-training", "trades", "label-smoothing", "indian-buffet", "dropout"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "adversarial-training",
+        "trades",
+        "label-smoothing",
+        "indian-buffet",
+        "dropout",
+        "weight-penalty",
+        "jacobian-regularisation",
+        "spectral-regularisation",
+        "tanh-readout",
+    ],
+)
 def test_a_recipe_in_float64_trains_in_float64(name):
     mechanism = mechanisms.build([Spec(name=name)])
-    network = _network(mechanism)
+    network = _network(mechanism, name=name)
     recipe = Recipe(epochs=1, batch_size=130, precision="float64")
     split = _digits()
     (state,) = train(network, [begin(network)], split, recipe, seeds=[0], until=1, mechanism=mechanism, attack=_attack)
-    assert all(value.dtype == torch.float64 for value in state.weights.values())
+    assert all(value.dtype == torch.float64 for value in state.weights.values() if value.is_floating_point())

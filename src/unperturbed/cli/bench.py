@@ -49,6 +49,24 @@ def inference(
     terminal.out.print(inferences.table(rows))
 
 
+@app.command("learning")
+def learning(
+    repeats: Annotated[int, typer.Option(help="Timed runs of each form, in turn.")] = 3,
+    images: Annotated[int, typer.Option(help="Digits in an epoch.")] = 60_000,
+    units: Annotated[int, typer.Option(help="Units of the hidden layer.")] = 2000,
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time local learning of a hidden layer on MNIST, ours and as published, with one thread and two."""
+    from unperturbed.bench import learning as lessons
+
+    rows = lessons.measure(lessons.digits(data_root)[:images], repeats=repeats, units=units)
+    if as_json:
+        print(json.dumps([row._asdict() for row in rows]))
+        return
+    terminal.out.print(lessons.table(rows))
+
+
 @app.command("attacks")
 def attacks(
     repeats: Annotated[int, typer.Option(help="Timed runs of each library, in turn.")] = 3,

@@ -3,22 +3,52 @@
 from collections.abc import Callable, Sequence
 
 from unperturbed.mechanisms.adversarial_training import adversarial_training
-from unperturbed.mechanisms.contract import NOTHING, InnerAttack, Mechanism, Tools, Traits, compose
+from unperturbed.mechanisms.contract import (
+    NOTHING,
+    Diverged,
+    InnerAttack,
+    Lesson,
+    Mechanism,
+    Tools,
+    Traits,
+    compose,
+)
 from unperturbed.mechanisms.dropout import dropout
+from unperturbed.mechanisms.eeg_cotraining import eeg_cotraining
 from unperturbed.mechanisms.fast_training import fast_training
 from unperturbed.mechanisms.indian_buffet import indian_buffet
+from unperturbed.mechanisms.jacobian_regularisation import jacobian_regularisation
+from unperturbed.mechanisms.krotov_hopfield import krotov_hopfield
 from unperturbed.mechanisms.label_smoothing import label_smoothing
 from unperturbed.mechanisms.mixed_training import mixed_training
 from unperturbed.mechanisms.noise_augmentation import noise_augmentation
 from unperturbed.mechanisms.noise_injection import half_adversarial, noise_injection
+from unperturbed.mechanisms.pruning import pruning
+from unperturbed.mechanisms.random_features import random_features
 from unperturbed.mechanisms.randomised_smoothing import randomised_smoothing
+from unperturbed.mechanisms.rectified_power import rectified_power
 from unperturbed.mechanisms.spatial_smoothing import spatial_smoothing
+from unperturbed.mechanisms.spectral_regularisation import spectral_regularisation
+from unperturbed.mechanisms.spherical_kmeans import spherical_kmeans
+from unperturbed.mechanisms.tanh_readout import tanh_readout
 from unperturbed.mechanisms.trades import trades
+from unperturbed.mechanisms.weight_penalty import weight_penalty
 from unperturbed.mechanisms.winner_take_all import winner_take_all
 from unperturbed.records import Spec
 from unperturbed.registry import complete
 
-__all__ = ["MECHANISMS", "NOTHING", "InnerAttack", "Mechanism", "Tools", "Traits", "build", "compose"]
+__all__ = [
+    "MECHANISMS",
+    "NOTHING",
+    "Diverged",
+    "InnerAttack",
+    "Lesson",
+    "Mechanism",
+    "Tools",
+    "Traits",
+    "build",
+    "compose",
+]
 
 MECHANISMS: dict[str, Callable[..., Mechanism]] = {
     "adversarial-training": adversarial_training,
@@ -34,6 +64,16 @@ MECHANISMS: dict[str, Callable[..., Mechanism]] = {
     "winner-take-all": winner_take_all,
     "indian-buffet": indian_buffet,
     "dropout": dropout,
+    "krotov-hopfield": krotov_hopfield,
+    "random-features": random_features,
+    "spherical-kmeans": spherical_kmeans,
+    "rectified-power": rectified_power,
+    "tanh-readout": tanh_readout,
+    "weight-penalty": weight_penalty,
+    "jacobian-regularisation": jacobian_regularisation,
+    "spectral-regularisation": spectral_regularisation,
+    "pruning": pruning,
+    "eeg-cotraining": eeg_cotraining,
 }
 
 
