@@ -46,9 +46,9 @@ def linear():
     return Linear
 
 
-def _deployed(names, seed, **settings):
+def _deployed(names, seed, model, **settings):
     mechanism = mechanisms.build([Spec(name=name, settings=settings.get(name, {})) for name in names])
-    network = models.build(Spec(name="fully-connected", settings={"hidden": 16}), generator("weights", seed))
+    network = models.build(Spec(name=model, settings={"hidden": 16}), generator("weights", seed))
     mechanism.install(network)
     mechanism.finish(network)
     return network.eval(), mechanism.traits.random
@@ -58,13 +58,13 @@ def _deployed(names, seed, **settings):
 def deployed():
     """A subject by the names of its mechanisms: an untrained network, digits, and its own answers for labels."""
 
-    def make(*names, images=8, seed=5, **rest):
+    def make(*names, images=8, seed=5, model="fully-connected", **rest):
         settings = {"randomised-smoothing": {"draws": 2}}
-        network, random = _deployed(names, 0, **settings)
+        network, random = _deployed(names, 0, model, **settings)
         test = load(Spec(name="digits")).test
         pictures = test.images(test.fixed()[:images])
-        plain, _ = _deployed((), 0)
-        other, _ = _deployed((), 1)
+        plain, _ = _deployed((), 0, model)
+        other, _ = _deployed((), 1, model)
         labels = plain(pictures).argmax(dim=1)
         return Subject(network, pictures, labels, seed, random, beside=other)._replace(**rest)
 

@@ -2,11 +2,16 @@
 
 from unperturbed.examinations.audited import audited
 from unperturbed.examinations.autoattack import autoattack
+from unperturbed.examinations.boundary import boundary
 from unperturbed.examinations.calibration import calibration
 from unperturbed.examinations.certificates import certificates
 from unperturbed.examinations.contract import BATCH_SIZE, Examination, Found, Interrupted, Subject, measured
+from unperturbed.examinations.critical_perturbation import critical_perturbation, published_perturbation
+from unperturbed.examinations.dimension import dimension
+from unperturbed.examinations.geometry import geometry
 from unperturbed.examinations.gradients import gradients
 from unperturbed.examinations.noise_strength import noise_strength
+from unperturbed.examinations.spectrum import spectrum
 from unperturbed.examinations.timing import timing
 from unperturbed.examinations.transfer import transfer
 
@@ -21,6 +26,12 @@ EXAMINATIONS: dict[str, Examination] = {
     "transfer": transfer,
     "gradients": gradients,
     "noise-strength": noise_strength,
+    "spectrum": spectrum,
+    "geometry": geometry,
+    "dimension": dimension,
+    "boundary": boundary,
+    "critical-perturbation": critical_perturbation,
+    "published-perturbation": published_perturbation,
 }
 
 PASSES: dict[str, int] = {  # about how many for each image, for the time left only
@@ -32,4 +43,10 @@ PASSES: dict[str, int] = {  # about how many for each image, for the time left o
     "transfer": 120,
     "gradients": 200,
     "noise-strength": 1,
+    "spectrum": 2,
+    "geometry": 100,
+    "dimension": 2,
+    "boundary": 15,
+    "critical-perturbation": 300,
+    "published-perturbation": 1000,
 }

@@ -64,4 +64,47 @@ QUANTITIES: dict[str, Quantity] = {
     "gradient_cosine_T_0_67": Quantity("", -1.0, 1.0, "", "gradient_cosine at a temperature of 0.67"),
     "gradient_cosine_T_1": Quantity("", -1.0, 1.0, "", "gradient_cosine at a temperature of 1"),
     "noise_alpha": Quantity("", 0.0, math.inf, "", "learned noise as a fraction of what it disturbs, mean over layers"),
+    "spectrum_alpha": Quantity("", -math.inf, math.inf, "", "exponent of the eigenspectrum of a layer, by ranks alike"),
+    "spectrum_alpha_weighted": Quantity("", -math.inf, math.inf, "", "the same, rank n with the weight 1/n"),
+    "spectrum_r2": Quantity("", 0.0, 1.0, "", "variance of log eigenvalues that the exponent explains"),
+    "spectrum_alpha_least": Quantity("", -math.inf, math.inf, "", "smallest exponent over other ranges of ranks"),
+    "spectrum_alpha_greatest": Quantity("", -math.inf, math.inf, "", "greatest exponent over other ranges of ranks"),
+    "spectrum_alpha_alive": Quantity("", -math.inf, math.inf, "", "exponent without the units that are never active"),
+    "spectrum_alpha_draws": Quantity("", -math.inf, math.inf, "", "exponent of what two draws of the network share"),
+    "spectrum_alpha_halves": Quantity("", -math.inf, math.inf, "", "exponent of other images along the components"),
+    "participation_ratio": Quantity("", 1.0, math.inf, "", "directions that carry the variance of a layer"),
+    "effective_rank": Quantity("", 1.0, math.inf, "", "exponential of the entropy of the eigenvalues"),
+    "dead_units": Quantity("fraction", 0.0, 1.0, "lower", "units of a layer that no image brings above 0"),
+    "jacobian_frobenius": Quantity("logits per L2", 0.0, math.inf, "lower", "Frobenius norm of the Jacobian, mean"),
+    "jacobian_spectral": Quantity("logits per L2", 0.0, math.inf, "lower", "largest singular value of it, mean"),
+    "margin_gradient": Quantity("logits per L2", 0.0, math.inf, "lower", "length of the margin's gradient, mean"),
+    "zero_gradients": Quantity("fraction", 0.0, 1.0, "lower", "images where the margin's gradient is exactly 0"),
+    "first_order_distance": Quantity("L2", 0.0, math.inf, "higher", "margin over its gradient, median where right"),
+    "lipschitz": Quantity("logits per L2", 0.0, math.inf, "lower", "steepest change found near an image, median"),
+    "local_complexity": Quantity("units", 0.0, math.inf, "", "units of a layer that switch near an image, mean"),
+    "dimension_two_nn": Quantity("", 0.0, math.inf, "", "dimension of a representation by two neighbours"),
+    "dimension_mle_3": Quantity("", 0.0, math.inf, "", "dimension of largest likelihood by 3 neighbours"),
+    "dimension_mle_5": Quantity("", 0.0, math.inf, "", "the same by 5 neighbours"),
+    "dimension_mle_10": Quantity("", 0.0, math.inf, "", "the same by 10 neighbours"),
+    "dimension_mle_20": Quantity("", 0.0, math.inf, "", "the same by 20 neighbours"),
+    "label_sharpness": Quantity("1/L2", 0.0, math.inf, "", "inverse distance of the nearest two of different classes"),
+    "label_sharpness_quantile": Quantity("1/L2", 0.0, math.inf, "", "the same that 1 % of such pairs exceed"),
+    "plane_share": Quantity("fraction", 0.0, 1.0, "higher", "part of a plane around an image that has its class, mean"),
+    "cotraining_cross_entropy": Quantity(
+        "nats", 0.0, math.inf, "lower", "cross-entropy of a training image, last epoch"
+    ),
+    "cotraining_squared_error": Quantity("", 0.0, math.inf, "lower", "error of the responses; 1 is their mean"),
+    "cotraining_gradient_classifier": Quantity(
+        "", 0.0, math.inf, "", "length of its gradient by the last shared layer"
+    ),
+    "cotraining_gradient_eeg": Quantity("", 0.0, math.inf, "", "the same of the EEG's loss, as weighted in the sum"),
+    "cotraining_cosine": Quantity("", -1.0, 1.0, "", "cosine between these two gradients"),
+    "converged_units": Quantity("fraction", 0.0, 1.0, "higher", "hidden units with a p-norm within 0.01 of the radius"),
+    "negative_units": Quantity("fraction", 0.0, 1.0, "lower", "hidden units whose mean synapse is below -radius / 2"),
+    "critical_l2": Quantity(
+        "L2", 0.0, math.inf, "higher", "distance to the nearest adversarial image, median where right"
+    ),
+    "critical_l2_published": Quantity(
+        "L2 of unit vectors", 0.0, math.inf, "higher", "the same as published, behind the normalisation"
+    ),
 }

@@ -1,0 +1,169 @@
+r"""The smallest perturbation that changes the answer about an image that was classified correctly.
+
+Source: Holzhausen et al. (2024), arXiv:2405.00679, and its code: for each of 400 log-spaced :math:`\epsilon` an attack
+is made on the image that has been divided by its own norm already; the *critical perturbation* is the :math:`L^2` norm
+of what was added at the first :math:`\epsilon` that changes the answer. Noise is :math:`\epsilon\,\mathcal N(0, 1)`,
+FGSM one step along the sign of the gradient of the cross-entropy, PGD 20 steps of 0.01 (of a tenth of a smaller
+:math:`\epsilon`) from the image itself, cut to [0, 1] once at the end.
+
+Departs from the source: the grid of the noise ends at 2.5, where the code took the exponent of ten for a natural
+logarithm and ended at 8.2; the sign of a gradient that is 0 is 0.
+
+That protocol lets a perturbation change the length of the vector, which no image can do, and takes the gradient of a
+loss that is flat where the network is sure. :func:`critical_perturbation` asks the same of the image, in intensities,
+through the normalisation, with an attack that looks for the smallest perturbation.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from unperturbed.attacks import ATTACKS, Passes, sweep
+from unperturbed.examinations.contract import BATCH_SIZE, Found, Subject, measured
+from unperturbed.mechanisms.installing import hidden_layered
+from unperturbed.records import SpecError
+from unperturbed.tensors.streams import generator, seed_for
+
+LARGEST = {"noise": 2.5, "fgsm": 10**-1.5, "pgd": 10**-1.5}
+SMALLEST = 1e-6
+STEPS = 20
+STEP_SIZE = 1e-2
+FAR = 1e3  # farther than any two images are from each other
+
+
+def critical_perturbation(subject: Subject, *, attack: Literal["fmn", "ddn"] = "fmn") -> Found:
+    """Return the median L2 distance, in intensities, to the nearest image found that is classified otherwise.
+
+    Args:
+        subject: what is examined.
+        attack: what looks for it, with its default settings.
+
+    Returns:
+        ``f0`` and ``critical_l2``, the median over the images that are classified correctly, where half of them were
+        broken; the array ``critical_l2`` has every image: 0 where it was wrong from the start, infinity where nothing
+        was found.
+    """
+    evidence = sweep(
+        subject.network,
+        subject.images,
+        subject.labels,
+        ATTACKS[attack],
+        eps=(0.0, FAR),
+        seed=seed_for("critical-perturbation", attack, subject.seed),
+        batch_size=BATCH_SIZE,
+        keep=0,
+        progress=subject.look,
+        norm="l2",
+    )
+    right = evidence.correct[0]
+    values = {"f0": float(right.mean())} | _median("critical_l2", evidence.critical_eps[right])
+    return Found(
+        measured(values, len(right)),
+        arrays={"critical_l2": evidence.critical_eps, "right": right},
+        forwards=evidence.forwards,
+        backwards=evidence.backwards,
+    )
+
+
+def published_perturbation(
+    subject: Subject, *, attack: Literal["noise", "fgsm", "pgd"] = "fgsm", grid: int = 400
+) -> Found:
+    """Return the median critical perturbation as published: of the vector behind the normalisation.
+
+    Args:
+        subject: what is examined; the model ``hidden-layer``.
+        attack: see above.
+        grid: how many eps, log-spaced.
+
+    Returns:
+        ``f0`` and ``critical_l2_published``, in units of the normalised vector, where half of the correct images were
+        broken. Arrays: ``eps``, ``relative_accuracy`` (the share of the correct images that are still correct at each),
+        and for every image ``critical_eps`` and ``critical_l2``, 0 where it was wrong from the start and infinity where
+        it was never broken.
+
+    Raises:
+        SpecError: another model, or a grid of fewer than 2.
+    """
+    if grid < 2:
+        raise SpecError(f"published-perturbation: expected a grid of at least 2 eps; got {grid}")
+    network = hidden_layered(subject.network, "published-perturbation")
+    behind = Passes(nn.Sequential(network.hidden, network.activation, network.readout))
+    eps = np.geomspace(SMALLEST, LARGEST[attack], grid)
+    with torch.no_grad():
+        vectors = torch.cat([network.inputs(batch) for batch in subject.images.split(BATCH_SIZE)])
+        right = torch.cat([behind(batch) for batch in vectors.split(BATCH_SIZE)]).argmax(dim=1) == subject.labels
+    places = right.nonzero().flatten()
+    critical_eps = torch.where(right, torch.inf, 0.0).double()
+    critical_l2 = critical_eps.clone()
+    perturb = _perturb(attack, behind, vectors, subject)
+    for radius in eps:
+        subject.look()
+        if not len(places):
+            break
+        added = perturb(float(radius), places)
+        with torch.no_grad():
+            broken = behind(vectors[places] + added).argmax(dim=1) != subject.labels[places]
+        critical_eps[places[broken]] = float(radius)
+        critical_l2[places[broken]] = added[broken].norm(dim=1).double()
+        places = places[~broken]
+    reached, chosen = critical_eps.cpu().numpy(), right.cpu().numpy()
+    distances = critical_l2.cpu().numpy()
+    values = {"f0": float(chosen.mean())} | _median("critical_l2_published", distances[chosen])
+    still = (reached[chosen][None, :] > eps[:, None]).mean(axis=1) if chosen.any() else np.full(grid, np.nan)
+    return Found(
+        measured(values, len(chosen)),
+        arrays={
+            "eps": eps,
+            "relative_accuracy": still,
+            "critical_eps": reached,
+            "critical_l2": distances,
+            "right": chosen,
+        },
+        forwards=behind.forwards,
+        backwards=behind.backwards,
+    )
+
+
+def _median(name: str, distances: NDArray[np.float64]) -> dict[str, float]:
+    """Return the median where it is a number: an examination has no infinite measures."""
+    middle = float(np.median(distances)) if len(distances) else np.inf
+    return {name: middle} if np.isfinite(middle) else {}
+
+
+def _perturb(attack: str, behind: Passes, vectors: Tensor, subject: Subject) -> Callable[[float, Tensor], Tensor]:
+    """Return a function from eps and the places of the images still correct to what is added to them."""
+    if attack == "noise":
+        stream = generator("critical-perturbation", "noise", subject.seed)
+        return lambda eps, places: eps * torch.randn(len(places), vectors.shape[1], generator=stream).to(vectors)
+    if attack == "fgsm":
+        parts = [_gradient(behind, v, y) for v, y in zip(*_batches(vectors, subject.labels), strict=True)]
+        signs = torch.cat(parts).sign()
+        return lambda eps, places: eps * signs[places]
+
+    def descend(eps: float, places: Tensor) -> Tensor:
+        centres, labels = vectors[places], subject.labels[places]
+        points = centres
+        for _ in range(STEPS):
+            subject.look()
+            parts = [_gradient(behind, v, y) for v, y in zip(*_batches(points, labels), strict=True)]
+            step = STEP_SIZE if eps >= STEP_SIZE else 0.1 * eps
+            points = centres + (points + step * torch.cat(parts).sign() - centres).clamp(-eps, eps)
+        return points.clamp(0, 1) - centres
+
+    return descend
+
+
+def _batches(vectors: Tensor, labels: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    return vectors.split(BATCH_SIZE), labels.split(BATCH_SIZE)
+
+
+def _gradient(behind: Passes, vectors: Tensor, labels: Tensor) -> Tensor:
+    points = vectors.detach().requires_grad_()
+    with torch.enable_grad():
+        loss = F.cross_entropy(behind(points), labels, reduction="sum")
+        return torch.autograd.grad(loss, points)[0]

@@ -1,0 +1,128 @@
+"""Critical perturbations of classifiers that are linear where they are looked at."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from unperturbed.examinations import Subject
+from unperturbed.examinations.critical_perturbation import critical_perturbation, published_perturbation
+from unperturbed.models import build
+from unperturbed.records import Spec, SpecError
+from unperturbed.tensors.streams import generator
+
+
+def _opposed(bias=0.0):
+    """Two hidden units with opposite weights and a readout that copies them: the logits differ by ``w @ v``."""
+    network = build(Spec(name="hidden-layer", settings={"hidden": 2, "classes": 2}), generator("weights", 0))
+    weight = torch.randn(3072, generator=generator("w"))
+    weight -= weight.mean()  # so that images lie on both sides
+    with torch.no_grad():
+        network.hidden.weight.copy_(torch.stack([weight, -weight]))
+        network.readout.weight.copy_(torch.eye(2))
+        network.readout.bias.copy_(torch.tensor([bias, 0.0]))
+    return network.eval(), weight
+
+
+def _subject(network, images, labels=None):
+    with torch.no_grad():
+        own = network(images).argmax(dim=1)
+    return Subject(network, images, own if labels is None else labels(own), seed=3)
+
+
+@pytest.fixture
+def images():
+    return 0.2 + 0.6 * torch.rand(20, 3, 32, 32, generator=generator("images"))
+
+
+def test_fgsm_reaches_the_first_grid_point_behind_the_closed_form(images):
+    network, weight = _opposed()
+    found = published_perturbation(_subject(network, images), attack="fgsm")
+    with torch.no_grad():
+        margin = (network.inputs(images) @ weight).abs()
+    critical = (margin / weight.abs().sum()).double().numpy()  # Linf of a linear classifier
+    eps = found.arrays["eps"]
+    expected = eps[np.searchsorted(eps, critical)]
+    np.testing.assert_allclose(found.arrays["critical_eps"], expected, rtol=1e-12)
+    np.testing.assert_allclose(found.arrays["critical_l2"], expected * math.sqrt(3072), rtol=1e-5)  # float32
+    still = (found.arrays["critical_eps"][None] > eps[:, None]).mean(axis=1)
+    np.testing.assert_array_equal(found.arrays["relative_accuracy"], still)
+    assert (len(eps), eps[0], eps[-1]) == (400, pytest.approx(1e-6), pytest.approx(10**-1.5))
+
+
+def test_pgd_finds_the_same_where_the_box_does_not_bind_and_stays_in_the_ball(images):
+    network, _ = _opposed()
+    subject = _subject(network, images)
+    one, many = (published_perturbation(subject, attack=name, grid=60) for name in ("fgsm", "pgd"))
+    # two full steps of a tenth of eps short of twenty: the ball is reached, and on a linear classifier its corner
+    np.testing.assert_allclose(many.arrays["critical_eps"], one.arrays["critical_eps"], rtol=1e-12)
+    assert many.backwards > 19 * one.backwards
+
+
+def test_noise_is_not_clipped_and_its_grid_ends_at_two_and_a_half(images):
+    network, _ = _opposed()
+    found = published_perturbation(_subject(network, images), attack="noise")
+    reached = np.isfinite(found.arrays["critical_eps"])
+    length = found.arrays["critical_l2"][reached] / found.arrays["critical_eps"][reached]
+    np.testing.assert_allclose(length, math.sqrt(3072), rtol=0.1)  # the length of 3,072 normal numbers, 1.3 % off
+    assert found.arrays["eps"][-1] == pytest.approx(2.5)
+    assert reached.any()
+
+
+def test_only_images_that_were_right_count(images):
+    network, _ = _opposed()
+    right = published_perturbation(_subject(network, images))
+    half = published_perturbation(
+        _subject(network, images, lambda own: torch.where(torch.arange(20) < 10, own, 1 - own))
+    )
+    values = {row.measure: row.value for row in half.measures}
+    assert values["f0"] == 0.5
+    assert values["critical_l2_published"] == pytest.approx(np.median(right.arrays["critical_l2"][:10]))
+    assert (half.arrays["critical_l2"][10:] == 0).all()
+
+
+def test_what_is_never_broken_has_no_median(images):
+    network, _ = _opposed(bias=1e6)
+    found = published_perturbation(_subject(network, images), grid=5)
+    assert [row.measure for row in found.measures] == ["f0"]
+    assert np.isinf(found.arrays["critical_l2"]).all()
+
+
+@pytest.mark.parametrize("attack", ["fmn", "ddn"])
+def test_the_distance_in_intensities_is_that_of_a_linear_classifier(images, linear, attack):
+    weight = torch.randn(3072, generator=generator("w"))
+    weight -= weight.mean()
+    network = linear(weight)
+    found = critical_perturbation(_subject(network, images), attack=attack)
+    exact = ((images.flatten(1) @ weight).abs() / weight.norm()).double().numpy()
+    np.testing.assert_allclose(found.arrays["critical_l2"], exact, rtol=0.02)  # the attacks end within 2 %
+    values = {row.measure: row.value for row in found.measures}
+    assert values["critical_l2"] == pytest.approx(np.median(found.arrays["critical_l2"]))
+
+
+def test_a_perturbation_of_the_image_cannot_use_the_length(images):
+    """The defect of the published protocol: brightness is free there and costs nothing in the network."""
+    network, weight = _opposed()
+    subject = _subject(network, images)
+    with torch.no_grad():
+        vectors = network.inputs(images)
+        length = images.flatten(1).pow(3).sum(dim=1).pow(1 / 3)
+        behind = (vectors @ weight).abs() / weight.norm()
+    through = critical_perturbation(subject).arrays["critical_l2"]
+    # w is orthogonal to constants, so that the nearest zero of w @ x is the same point, seen at another length
+    np.testing.assert_allclose(through, (behind * length).double().numpy(), rtol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("settings", "model", "message"),
+    [
+        ({"grid": 1}, "hidden-layer", "published-perturbation: expected a grid of at least 2 eps; got 1"),
+        ({}, "lenet", "published-perturbation: expected the model hidden-layer, got LeNet"),
+    ],
+)
+def test_wrong_input_is_refused_in_one_line(images, settings, model, message):
+    network = build(Spec(name=model), generator("weights", 0)).eval()
+    with pytest.raises(SpecError) as caught:
+        published_perturbation(_subject(network, images), **settings)
+    assert str(caught.value) == message
