@@ -6,7 +6,7 @@ import pytest
 
 from unperturbed import lab
 from unperturbed.lab.study_file import find
-from unperturbed.records import SpecError, Study
+from unperturbed.records import Association, Cell, SpecError, Study, Sweep, Variable
 
 TINY = Path(__file__).with_name("tiny.toml")
 
@@ -32,7 +32,7 @@ def edited(tmp_path, old, new):
             "epochs = 3 }",
             "epochs = 3, momentun = 0.9 }",
             "architectures.fully-connected.recipe has no setting 'momentun'. It has: "
-            "epochs, batch_size, learning_rate, momentum, weight_decay, drop_at, drop_by, precision. Did you mean 'momentum'?",
+            "epochs, optimiser, batch_size, learning_rate, momentum, weight_decay, drop_at, drop_by, schedule, clip, precision. Did you mean 'momentum'?",
         ),
         (
             "hidden = 16",
@@ -42,13 +42,13 @@ def edited(tmp_path, old, new):
         (
             'name = "lenet" }',
             'name = "lenett" }',
-            "There is no model 'lenett'. There are: lenet, fully-connected, resnet, wide-resnet. Did you mean 'lenet'?",
+            "There is no model 'lenett'. There are: lenet, fully-connected, hidden-layer, resnet, wide-resnet. Did you mean 'lenet'?",
         ),
         (
             'digits = "digits"',
             'digits = "mnits"',
             "There is no data set 'mnits'. There are: digits, photographs, mnist, "
-            "cifar10, fusion. Did you mean 'mnist'?",
+            "cifar10, fusion, simulated-eeg, things-eeg2, faces-houses-eeg. Did you mean 'mnist'?",
         ),
         (
             'attack = "pgd"',
@@ -104,6 +104,203 @@ def test_a_wrong_word_is_refused_in_one_line(tmp_path, old, new, message):
     with pytest.raises(SpecError) as caught:
         lab.load(edited(tmp_path, old, new))
     assert str(caught.value) == message
+
+
+def test_a_claim_about_certain_settings_is_left_out_of_others(tmp_path):
+    with_claim = 'id = "A"\nwhere = { objects = "photographs" }'
+    assert len(lab.load(edited(tmp_path, 'id = "A"', with_claim)).claims) == 1
+    assert lab.load(edited(tmp_path, 'id = "A"', with_claim.replace("photographs", "cifar10"))).claims == ()
+    with pytest.raises(SpecError) as caught:
+        lab.load(edited(tmp_path, 'id = "A"', 'id = "A"\nwhere = { object = "photographs" }'))
+    assert str(caught.value) == "There is no setting 'object'. There are: digits, objects. Did you mean 'objects'?"
+
+
+def test_a_number_stands_on_the_right_of_a_condition(tmp_path):
+    (claim,) = lab.load(edited(tmp_path, 'digits > objects"]', 'digits > 0.45"]')).claims
+    assert claim.contrasts[0].right.number == 0.45
+    with pytest.raises(SpecError) as caught:
+        lab.load(edited(tmp_path, 'digits > objects"]', '0.45 > objects"]'))
+    message = "claim A: a number stands on the right of a condition, got 'fully-connected: 0.45 > objects'."
+    assert str(caught.value) == message
+
+
+def test_a_condition_may_have_a_recipe_of_its_own(tmp_path):
+    own = 'says = "digits"\nrecipe = { learning_rate = 0.5, schedule = [[0.5, 0.1]] }'
+    trials = lab.load(edited(tmp_path, 'says = "digits"', own)).trials
+    rates = {trial.condition: (trial.recipe.learning_rate, trial.recipe.schedule) for trial in trials}
+    assert rates["digits"] == (0.5, ((0.5, 0.1),))
+    assert rates["objects"] == (0.01, ())
+    with pytest.raises(SpecError) as caught:
+        lab.load(edited(tmp_path, 'says = "digits"', own.replace("learning_rate = 0.5", "epochs = 9")))
+    message = (
+        "conditions.digits.recipe: epochs are those of the architecture, whose conditions are compared at equal epochs."
+    )
+    assert str(caught.value) == message
+
+
+CLAIM = '"fully-connected: digits > objects"'
+SWEEP = """
+[sweeps.half]
+conditions = ["objects", "fusion-digit"]
+match = "f0[fgsm]"
+
+[scales.laptop]
+"""
+
+
+def with_sweep(tmp_path, claim, *, sweep=SWEEP):
+    path = Path(edited(tmp_path, CLAIM, claim))
+    path.write_text(path.read_text(encoding="utf-8").replace("\n[scales.laptop]\n", sweep, 1), encoding="utf-8")
+    return str(path)
+
+
+def test_a_sweep_stands_on_the_right_of_a_contrast(tmp_path):
+    study = lab.load(with_sweep(tmp_path, '"fully-connected: digits > half[pgd] @ last"'))
+    clean = Variable(measure="f0", attack="fgsm")
+    assert study.sweeps == {"half": Sweep(conditions=("objects", "fusion-digit"), match=clean)}
+    contrast, _ = study.claims[0].contrasts
+    assert (contrast.left.condition, contrast.right) == (
+        "digits", Cell(architecture="fully-connected", condition="half", attack="pgd"),
+    )  # fmt: skip
+    assert contrast.paired
+    assert Study.model_validate_json(study.model_dump_json()) == study
+    assert lab.load(str(TINY)).sweeps == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("fully-connected: f0[pgd] ~+ R[fgsm]", {}),
+        ("fully-connected: f0[pgd]~-R[fgsm] @ first", {"expect": "less", "epoch": "first"}),
+        (
+            "fully-connected: f0[pgd] ~+ R[fgsm] | R_8_255[fgsm] @ 3",
+            {"control": Variable(measure="R_8_255", attack="fgsm"), "epoch": 3},
+        ),
+        ("f0[pgd] ~+ R[fgsm]", {"architecture": None}),
+    ],
+)
+def test_a_claim_may_be_an_association(tmp_path, text, expected):
+    claim = lab.load(edited(tmp_path, CLAIM, f'"{text}"')).claims[0]
+    whole = {
+        "x": Variable(measure="f0", attack="pgd"), "y": Variable(measure="R", attack="fgsm"), "expect": "greater",
+        "architecture": "fully-connected",
+    }  # fmt: skip
+    assert claim.associations == (Association(**(whole | expected)),)
+    assert [contrast.primary for contrast in claim.contrasts] == [False]
+
+
+def test_associations_may_be_secondary_and_of_what_is_examined(tmp_path):
+    text = TINY.read_text(encoding="utf-8").replace(
+        'secondary = ["fully-connected: digits > objects @ first"]', 'secondary = ["ece[sureness] ~- R[fgsm]"]'
+    )
+    path = tmp_path / "mine.toml"
+    path.write_text(text + '\n[examinations.sureness]\nexamination = "calibration"\n', encoding="utf-8")
+    claim = lab.load(str(path)).claims[0]
+    assert [(each.primary, str(each.x)) for each in claim.associations] == [(False, "ece[sureness]")]
+    assert [contrast.primary for contrast in claim.contrasts] == [True]
+
+
+def test_a_claim_of_associations_needs_no_attack_of_its_own(tmp_path):
+    text = TINY.read_text(encoding="utf-8").split("[[claims]]")[0].replace("attacks.fgsm", "attacks.plain")
+    path = tmp_path / "mine.toml"
+    path.write_text(f'{text}\n[[claims]]\nid = "A"\nsays = "a"\nprimary = ["f0[pgd] ~+ R[plain]"]\n', encoding="utf-8")
+    assert lab.load(str(path)).claims[0].contrasts == ()
+
+
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        (
+            '"fully-connected: f0[pgd] ~ R[fgsm]"',
+            "claim A: cannot read 'fully-connected: f0[pgd] ~ R[fgsm]'. Write 'lenet: R[fgsm] ~+ f0[fgsm] @ last', ~- if "
+            "one falls, and '| f0[fgsm]' before the epoch for what is held constant.",
+        ),
+        (
+            '"f0 ~+ R[fgsm]"',
+            "claim A: expected a measure of an attack or examination such as 'f0[fgsm]', got 'f0'.",
+        ),
+        ('"f0[pdg] ~+ R[fgsm]"', "There is no attack 'pdg'. There are: fgsm, pgd, learning. Did you mean 'pgd'?"),
+        (
+            '"f0[pgd] ~+ R[fgsm] | f0[pdg]"',
+            "There is no attack 'pdg'. There are: fgsm, pgd, learning. Did you mean 'pgd'?",
+        ),
+        (
+            '"lenett: f0[pgd] ~+ R[fgsm]"',
+            "There is no architecture 'lenett'. There are: lenet, fully-connected. Did you mean 'lenet'?",
+        ),
+        (
+            '"f0[pgd] ~+ R[fgsm] @ early"',
+            "claim A: the epoch must be first, last or a number, got 'early'.",
+        ),
+        (
+            '"fully-connected: digits > objects @ lats"',
+            "claim A: the epoch must be first, last, early, middle or a number, got 'lats'.",
+        ),
+        (
+            '"fully-connected: half > digits"',
+            "claim A: a sweep stands on the right of a condition of its own architecture, got "
+            "'fully-connected: half > digits'.",
+        ),
+        (
+            '"lenet/digits > fully-connected/half"',
+            "claim A: a sweep stands on the right of a condition of its own architecture, got "
+            "'lenet/digits > fully-connected/half'.",
+        ),
+        (
+            '"fully-connected: digits > hlaf"',
+            "There is no condition 'hlaf'. There are: digits, objects, objects-then-digits, fusion-digit, half. "
+            "Did you mean 'half'?",
+        ),
+    ],
+)
+def test_a_wrong_word_in_an_association_or_about_a_sweep_is_refused(tmp_path, claim, message):
+    with pytest.raises(SpecError) as caught:
+        lab.load(with_sweep(tmp_path, claim))
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[sweeps.half]", "[sweeps.digits]", "sweeps.digits: there is a condition of this name. Give the sweep another one."),
+        (
+            '["objects", "fusion-digit"]',
+            '["objects", "fusion-digits"]',
+            "There is no condition 'fusion-digits'. There are: digits, objects, objects-then-digits, fusion-digit. "
+            "Did you mean 'fusion-digit'?",
+        ),
+        (
+            '["objects", "fusion-digit"]',
+            '["objects"]',
+            "mine.toml: sweeps.half.conditions: tuple should have at least 2 items after validation, not 1, got ['objects'].",
+        ),
+        (
+            "f0[fgsm]",
+            "f0 under fgsm",
+            "sweeps.half: expected a measure of an attack or examination such as 'f0[fgsm]', got 'f0 under fgsm'.",
+        ),
+        ("f0[fgsm]", "f0[fgms]", "There is no attack 'fgms'. There are: fgsm, pgd, learning. Did you mean 'fgsm'?"),
+        ("]\nmatch", "]\nmatched = 1\nmatch", "mine.toml has no setting 'sweeps.half.matched'. It has: conditions, match. Did you mean 'match'?"),
+    ],
+)  # fmt: skip
+def test_a_wrong_word_in_a_sweep_is_refused(tmp_path, old, new, message):
+    with pytest.raises(SpecError) as caught:
+        lab.load(with_sweep(tmp_path, CLAIM, sweep=SWEEP.replace(old, new)))
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('id = "A"', 'id = "A"\nmeasure = "A_8_256"'),
+        (CLAIM, '"A_8_256[pgd] ~+ R[fgsm]"'),
+        (CLAIM, '"f0[pgd] ~+ A_8_256[fgsm]"'),
+        (CLAIM, '"f0[pgd] ~+ R[fgsm] | A_8_256[fgsm]"'),
+    ],
+)
+def test_a_measure_that_a_claim_names_must_exist(tmp_path, old, new):
+    with pytest.raises(SpecError, match=r"There is no measure 'A_8_256'\. There are: .*Did you mean 'A_8_255'\?$"):
+        lab.load(edited(tmp_path, old, new))
 
 
 def test_an_unreadable_file_and_an_unknown_study_are_refused(tmp_path):

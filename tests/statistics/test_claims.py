@@ -6,6 +6,7 @@ import random
 
 import numpy as np
 import pytest
+import scipy.stats
 from scipy import stats
 
 from unperturbed.records import Cell, Claim, Contrast, Measurement, PublishedValue, SpecError, Study
@@ -494,3 +495,19 @@ def test_published_means_without_a_spread_stand_beside_ours_and_promise_no_power
     plain = claim.plain()["published"]
     assert (plain["left"]["sd"], plain["right"]["sd"], plain["p"]) == (0.01, None, None)
     json.dumps(claim.plain(), allow_nan=False)
+
+
+def test_a_number_on_the_right_is_a_test_of_one_sample():
+    above = contrast("lenet/a", "lenet/0.49")
+    (claim,) = decide(study((above,)), measured({"lenet/a": {1: HIGH}})).claims
+    (row,) = claim.rows
+    expected = scipy.stats.ttest_1samp(HIGH, 0.49)
+    assert row.p == pytest.approx(expected.pvalue, rel=1e-12)
+    assert row.difference == pytest.approx(np.mean(HIGH) - 0.49, abs=1e-15)
+    assert (row.right.sd, row.right.what) == (0.0, "0.49")
+    assert row.right.mean == pytest.approx(0.49, rel=1e-15)
+    assert claim.verdict == "supported"
+    (claim,) = decide(study((contrast("lenet/a", "lenet/0.6"),)), measured({"lenet/a": {1: HIGH}})).claims
+    assert claim.verdict == "contradicted"
+    (claim,) = decide(study((above,)), []).claims
+    assert claim.reason == "lenet/a was not run"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -21,12 +21,15 @@ from unperturbed.examinations import EXAMINATIONS
 from unperturbed.lab.study_file import (
     ArchitectureFile,
     AttackFile,
+    ClaimFile,
+    ConditionFile,
     ScaleFile,
     StudyFile,
     claim_of,
     find,
     published_values,
     read,
+    sweep_of,
     validate,
 )
 from unperturbed.mechanisms import MECHANISMS
@@ -96,7 +99,8 @@ def load(name: str, *, scale: str = "laptop", changes: Changes = Changes()) -> S
         conditions={name: c.says for name, c in written.conditions.items() if _appears(name, trials)},
         controls=tuple(name for name, c in written.conditions.items() if c.control and _appears(name, trials)),
         trials=trials,
-        claims=tuple(claim_of(claim, written) for claim in written.claims),
+        sweeps={name: sweep_of(name, written) for name in written.sweeps},
+        claims=tuple(claim_of(claim, written) for claim in written.claims if _applies(claim, settings)),
         published=published,
         comparable=size.comparable and settings == {**settings, **written.published_settings},
         remarks=_remarks(changes, trials),
@@ -146,11 +150,26 @@ def _trials(
             data=_data(condition.data, size, settings, f"conditions.{label}.data"),
             pretraining=pretraining,
             pretraining_epochs=(changes.pretraining_epochs or recipe.epochs) if pretraining else None,
-            recipe=recipe,
+            recipe=_recipe(size_of, condition, settings, f"conditions.{label}.recipe") if condition.recipe else recipe,
             epochs=evaluate,
             attacks={name: _on(plan, network, random=defence.traits.random) for name, plan in attacks.items()},
             seeds=tuple(range(seeds)),
         )
+
+
+def _applies(claim: ClaimFile, settings: Mapping[str, Setting]) -> bool:
+    for name in claim.where:
+        lookup("setting", settings, name)
+    return all(settings[name] == value for name, value in claim.where.items())
+
+
+def _recipe(size_of: ArchitectureFile, condition: ConditionFile, settings: Mapping[str, Setting], where: str) -> Recipe:
+    own = {key: _value(value, settings, where) for key, value in condition.recipe.items()}
+    if "epochs" in own:
+        raise SpecError(
+            f"{where}: epochs are those of the architecture, whose conditions are compared at equal epochs."
+        )
+    return validate(Recipe, {**size_of.recipe, **own}, where)
 
 
 def _examined(
@@ -259,17 +278,19 @@ def _data(given: Mapping[str, Setting], size: ScaleFile, settings: Mapping[str, 
 
 
 def _spec(given: Mapping[str, Setting], settings: Mapping[str, Setting], where: str) -> Spec:
-    values: dict[str, Setting] = {}
-    for key, value in given.items():
-        if isinstance(value, str) and value.startswith("@"):
-            if value[1:] not in settings:
-                raise SpecError(f"{where}: {value} names no entry of [settings]. It has: {', '.join(settings)}.")
-            value = settings[value[1:]]
-        values[key] = value
+    values: dict[str, Setting] = {key: _value(value, settings, where) for key, value in given.items()}
     name = values.pop("name", None)
     if not isinstance(name, str):
         raise SpecError(f"{where}: expected a name, got {name!r}.")
     return Spec(name=name, settings=values)
+
+
+def _value(value: Any, settings: Mapping[str, Setting], where: str) -> Any:
+    if not (isinstance(value, str) and value.startswith("@")):
+        return value
+    if value[1:] not in settings:
+        raise SpecError(f"{where}: {value} names no entry of [settings]. It has: {', '.join(settings)}.")
+    return settings[value[1:]]
 
 
 def _remarks(changes: Changes, trials: Sequence[Trial]) -> tuple[str, ...]:

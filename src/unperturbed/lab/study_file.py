@@ -14,16 +14,30 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, ValidationError
 
-from unperturbed.records import Cell, Claim, Contrast, Expectation, PublishedValue, Record, Setting, SpecError
+from unperturbed.measures import QUANTITIES
+from unperturbed.records import (
+    Association,
+    Cell,
+    Claim,
+    Contrast,
+    Expectation,
+    PublishedValue,
+    Record,
+    Setting,
+    SpecError,
+    Sweep,
+    Variable,
+)
 from unperturbed.registry import lookup, suggestion
 
 BUILT_IN = Path(__file__).parent.parent / "studies"
 
 
 class ConditionFile(Record):
-    """One ``[conditions.NAME]``: the images and the task, and what came before."""
+    """One ``[conditions.NAME]``: the images and the task, what came before, and what differs in the recipe."""
 
     says: str
+    recipe: dict[str, Setting | tuple[tuple[float, float], ...]] = Field(default_factory=dict)
     data: dict[str, Setting]
     mechanisms: tuple[dict[str, Setting], ...] = ()
     pretraining: dict[str, Setting] | None = None
@@ -56,7 +70,7 @@ class ArchitectureFile(Record):
     """One ``[scales.SCALE.architectures.NAME]``."""
 
     model: dict[str, Setting]
-    recipe: dict[str, Setting]
+    recipe: dict[str, Setting | tuple[tuple[float, float], ...]]
     evaluate: tuple[PositiveInt, ...]
     conditions: tuple[str, ...] | None = None
     attacks: tuple[str, ...] | None = None
@@ -78,10 +92,27 @@ class ScaleFile(Record):
     architectures: dict[str, ArchitectureFile]
 
 
+class SweepFile(Record):
+    """One ``[sweeps.NAME]``: conditions in the order of one setting, and the ``measure[attack]`` they are matched in.
+
+    Its name stands on the right of a contrast: ``architecture: left > NAME``.
+    """
+
+    conditions: tuple[str, ...] = Field(min_length=2)
+    match: str
+
+
 class ClaimFile(Record):
     """One ``[[claims]]``; contrasts read ``architecture: left > right @ epoch``, a side ``condition[attack]``.
 
-    The label of an examination stands where that of an attack does.
+    A number may stand on the right. A claim about certain data or settings says so in ``where``: it is left out where
+    the settings of the study are others.
+
+    Associations read ``architecture: measure[attack] ~+ measure[attack] | measure[attack] @ epoch``: ``~+`` expects
+    both to rise together, ``~-`` one to fall where the other rises. What stands behind ``|`` is held constant. Where no
+    architecture is named, the networks of all of them count.
+
+    The label of an examination may stand for that of an attack.
     """
 
     id: str
@@ -90,6 +121,7 @@ class ClaimFile(Record):
     secondary: tuple[str, ...] = ()
     attack: str = "fgsm"
     measure: str = "R"
+    where: dict[str, Setting] = Field(default_factory=dict)
 
 
 class StudyFile(Record):
@@ -106,6 +138,7 @@ class StudyFile(Record):
     attacks: dict[str, AttackFile]
     examinations: dict[str, ExaminationFile] = Field(default_factory=dict)
     scales: dict[str, ScaleFile]
+    sweeps: dict[str, SweepFile] = Field(default_factory=dict)
     claims: tuple[ClaimFile, ...] = ()
 
 
@@ -138,6 +171,11 @@ _CONTRAST = re.compile(
     r"(?P<right>[\w./-]+(?:\[[\w-]+\])?)(?:\s*@\s*(?P<epoch>\w+))?"
 )
 _SIGNS: dict[str, Expectation] = {">": "greater", "<": "less", "=": "none"}
+_VARIABLE = re.compile(r"(?P<measure>\w+)\[(?P<attack>[\w-]+)\]")
+_ASSOCIATION = re.compile(
+    r"(?:(?P<architecture>[\w-]+):\s*)?(?P<x>[^~|@:]+?)\s*~(?P<sign>[+-])\s*(?P<y>[^~|@]+?)"
+    r"(?:\s*\|\s*(?P<control>[^~|@]+?))?(?:\s*@\s*(?P<epoch>\w+))?"
+)
 
 
 def _contrast(text: str, written: StudyFile, *, primary: bool, claim: str) -> Contrast:
@@ -150,40 +188,103 @@ def _contrast(text: str, written: StudyFile, *, primary: bool, claim: str) -> Co
         architecture, _, condition = words.rpartition("/")
         architecture = architecture or match["both"] or ""
         lookup("architecture", written.architectures, architecture)
-        lookup("condition", written.conditions, condition)
+        named = Cell(architecture=architecture, condition=condition, attack=attack or None)
+        if named.number is None:
+            lookup("condition", {**written.conditions, **written.sweeps}, condition)
         if attack:
-            lookup("attack", {**written.attacks, **written.examinations}, attack)
-        return Cell(architecture=architecture, condition=condition, attack=attack or None)
+            lookup("attack", _labels(written), attack)
+        return named
 
     left, right = cell(match["left"]), cell(match["right"])
-    position = match["epoch"] or "last"
-    if not position.isdigit() and position not in ("first", "last", "early", "middle"):
-        raise SpecError(f"claim {claim}: the epoch must be first, last, early, middle or a number, got {position!r}.")
+    if left.number is not None:
+        raise SpecError(f"claim {claim}: a number stands on the right of a condition, got {text!r}.")
+    paired = left.architecture == right.architecture
+    if left.condition in written.sweeps or (right.condition in written.sweeps and not paired):
+        raise SpecError(
+            f"claim {claim}: a sweep stands on the right of a condition of its own architecture, got {text!r}."
+        )
     return Contrast.model_validate(
         {
             "left": left,
             "right": right,
             "expect": _SIGNS[match["sign"]],
-            "epoch": int(position) if position.isdigit() else position,
+            "epoch": _epoch(match["epoch"], claim, ("first", "last", "early", "middle")),
             "primary": primary,
-            "paired": left.architecture == right.architecture,
+            "paired": paired,
         }
     )
 
 
+def _association(text: str, written: StudyFile, *, primary: bool, claim: str) -> Association:
+    match = _ASSOCIATION.fullmatch(text.strip())
+    if match is None:
+        raise SpecError(
+            f"claim {claim}: cannot read {text!r}. Write 'lenet: R[fgsm] ~+ f0[fgsm] @ last', ~- if one falls, "
+            "and '| f0[fgsm]' before the epoch for what is held constant."
+        )
+    if match["architecture"]:
+        lookup("architecture", written.architectures, match["architecture"])
+    where = f"claim {claim}"
+    return Association.model_validate(
+        {
+            "x": _variable(match["x"], written, where),
+            "y": _variable(match["y"], written, where),
+            "expect": "greater" if match["sign"] == "+" else "less",
+            "control": _variable(match["control"], written, where) if match["control"] else None,
+            "architecture": match["architecture"],
+            "epoch": _epoch(match["epoch"], claim, ("first", "last")),
+            "primary": primary,
+        }
+    )
+
+
+def _variable(text: str, written: StudyFile, where: str) -> Variable:
+    match = _VARIABLE.fullmatch(text.strip())
+    if match is None:
+        raise SpecError(f"{where}: expected a measure of an attack or examination such as 'f0[fgsm]', got {text!r}.")
+    lookup("measure", QUANTITIES, match["measure"])
+    lookup("attack", _labels(written), match["attack"])
+    return Variable(measure=match["measure"], attack=match["attack"])
+
+
+def _epoch(word: str | None, claim: str, positions: Sequence[str]) -> str | int:
+    position = word or "last"
+    if not position.isdigit() and position not in positions:
+        raise SpecError(f"claim {claim}: the epoch must be {', '.join(positions)} or a number, got {position!r}.")
+    return int(position) if position.isdigit() else position
+
+
+def _labels(written: StudyFile) -> dict[str, object]:
+    return {**written.attacks, **written.examinations, "learning": "what a rule without labels reports of itself"}
+
+
 def claim_of(claim: ClaimFile, written: StudyFile) -> Claim:
-    """Return the claim with its contrasts read and every name in them checked."""
-    lookup("attack", {**written.attacks, **written.examinations}, claim.attack)
+    """Return the claim with its contrasts and associations read and every name in them checked."""
+    texts = [(text, True) for text in claim.primary] + [(text, False) for text in claim.secondary]
+    contrasts = [each for each in texts if "~" not in each[0]]
+    if contrasts:
+        lookup("attack", _labels(written), claim.attack)
+        lookup("measure", QUANTITIES, claim.measure)
     return Claim(
         id=claim.id,
         says=claim.says,
         attack=claim.attack,
         measure=claim.measure,
-        contrasts=(
-            *(_contrast(text, written, primary=True, claim=claim.id) for text in claim.primary),
-            *(_contrast(text, written, primary=False, claim=claim.id) for text in claim.secondary),
+        contrasts=tuple(_contrast(text, written, primary=primary, claim=claim.id) for text, primary in contrasts),
+        associations=tuple(
+            _association(text, written, primary=primary, claim=claim.id) for text, primary in texts if "~" in text
         ),
     )
+
+
+def sweep_of(name: str, written: StudyFile) -> Sweep:
+    """Return the sweep with every name in it checked."""
+    if name in written.conditions:
+        raise SpecError(f"sweeps.{name}: there is a condition of this name. Give the sweep another one.")
+    sweep = written.sweeps[name]
+    for condition in sweep.conditions:
+        lookup("condition", written.conditions, condition)
+    return Sweep(conditions=sweep.conditions, match=_variable(sweep.match, written, f"sweeps.{name}"))
 
 
 def published_values(path: Path, written: StudyFile) -> tuple[PublishedValue, ...]:

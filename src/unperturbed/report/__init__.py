@@ -8,6 +8,7 @@ from pathlib import Path
 
 from unperturbed.records import SpecError
 from unperturbed.report import tables
+from unperturbed.report.associations import network_rows
 from unperturbed.report.confidence import confidence_rows, reliability_rows
 from unperturbed.report.content import Confidence, Content, Picture, Shown
 from unperturbed.report.costs import cost_rows, stage_rows
@@ -15,7 +16,7 @@ from unperturbed.report.drawing import converted, svg
 from unperturbed.report.figures import draw
 from unperturbed.report.overview import overview_rows
 from unperturbed.report.page import render
-from unperturbed.report.verdicts import claims_rows, contrast_rows
+from unperturbed.report.verdicts import association_rows, claims_rows, contrast_rows
 
 __all__ = ["FORMATS", "OPTIONAL", "TABLES", "Confidence", "Content", "Picture", "Shown", "claims_rows", "write"]
 
@@ -32,6 +33,8 @@ TABLES = {
     "stages": stage_rows,
 }
 OPTIONAL = {  # written where a study has what they are about
+    "associations": association_rows,
+    "networks": network_rows,
     "overview": overview_rows,
     "confidence": confidence_rows,
     "reliability": reliability_rows,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unperturbed.report import tables, verdicts
 from unperturbed.report.content import Content
-from unperturbed.report.numbers import MISSING, decimals, interval, percent, probability, signed, whole
+from unperturbed.report.numbers import MISSING, RHO, decimals, interval, percent, probability, signed, whole
 from unperturbed.report.numbers import spread as with_spread
 from unperturbed.report.views import Column, Line, Text, View, texts
 
@@ -25,7 +25,7 @@ def claims_view(content: Content) -> View:
                 Text(signed(row["effect"]), below=(interval(row["low"], row["high"]),)),
                 Text(probability(row["p_adjusted"]), below=(f"({probability(row['p'])})",)),
                 Text(whole(row["n"])),
-                Text(decimals(row["left"]), below=(f"vs {decimals(row['right'])}",)),
+                Text(decimals(row["left"]), below=(f"vs {decimals(row['right'])}",) if row["attack"] else ()),
                 published_pair(row),
             )
         )
@@ -46,6 +46,12 @@ def claims_note(content: Content) -> str:
             if content.study.comparable
             else "Published means are of the published epoch that stands for ours, and show direction, not size."
         )
+        + (
+            f" Of an association, effect is Spearman's {RHO}, p is by exchanging conditions and not adjusted, and n "
+            "counts networks."
+            if content.decisions.relations
+            else ""
+        )
     )
 
 
@@ -53,7 +59,7 @@ def explanation(row: tables.Row, content: Content) -> tuple[str, ...]:
     """Return the contrast that decides a claim and the reason of the verdict, without saying the same twice."""
     contrast = row["contrast"] if row["contrast"] and row["contrast"] not in row["reason"] else ""
     pairs = {(row[side], row["measure"]) for side in ("attack", "left_attack", "right_attack") if row[side]}
-    unlike = pairs != {(tables.main_attack(content), tables.main_measure(content))}
+    unlike = pairs and pairs != {(tables.main_attack(content), tables.main_measure(content))}
     other = f"{tables.name_of(row['measure'])} {under(content, row)}" if unlike else ""
     return tuple(filter(None, (contrast, row["reason"], other)))
 
@@ -113,3 +119,29 @@ def contrasts_view(content: Content) -> View:
             )
         )
     return View(columns, lines)
+
+
+def associations_view(content: Content) -> View | None:
+    """Return the table of all associations, None where no claim has one that was measured."""
+    columns = (
+        Column("association", "words"), Column("expected"), Column("outcome"), Column(f"{RHO} [interval]", "number"),
+        Column("p", "number"), Column("networks", "number"), Column("conditions", "number"),
+    )  # fmt: skip
+    lines = [
+        Line(
+            (
+                Text(
+                    f"{row['claim']}: {row['association']}",
+                    below=tuple(filter(None, ("" if row["primary"] else "secondary", row["reason"]))),
+                ),
+                Text(row["expected"]),
+                Text(row["outcome"], badge=row["outcome"], below=(f"found: {row['detected']}",)),
+                Text(signed(row["rho"]), below=(interval(row["low"], row["high"]),)),
+                Text(probability(row["p"])),
+                Text(whole(row["networks"])),
+                Text(whole(row["conditions"])),
+            )
+        )
+        for row in verdicts.association_rows(content)
+    ]
+    return View(columns, lines) if lines else None

@@ -49,6 +49,14 @@ def examined(content: Content) -> list[tuple[str, str]]:
     )
 
 
+def sweeps(content: Content) -> list[tuple[str, str]]:
+    """Return each sweep with its conditions and what it is matched in."""
+    return [
+        (name, f"{', '.join(sweep.conditions)}; matched in {sweep.match}")
+        for name, sweep in content.study.sweeps.items()
+    ]
+
+
 def attack(plan: AttackPlan) -> str:
     """Return the plan of an attack in words."""
     text = f"{called(plan.attack)}; ε: {', '.join(map(radius, plan.eps))}; {on(plan.images)}"
@@ -96,7 +104,7 @@ def recipes(content: Content) -> list[tuple[str, str]]:
     """Return each recipe of training once, with the architectures that use it."""
     used: dict[str, list[str]] = {}
     for trial in content.study.trials:
-        text = ", ".join(f"{name} {value}" for name, value in trial.recipe.model_dump().items())
+        text = ", ".join(f"{name} {word(value)}" for name, value in trial.recipe.model_dump().items() if value != ())
         names = used.setdefault(text, [])
         if trial.architecture not in names:
             names.append(trial.architecture)

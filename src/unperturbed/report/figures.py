@@ -8,6 +8,7 @@ from collections.abc import Callable
 import altair as alt
 
 from unperturbed.report import tables
+from unperturbed.report.associations import association_figures
 from unperturbed.report.confidence import confidence_figures
 from unperturbed.report.content import Content
 from unperturbed.report.drawing import (
@@ -323,4 +324,4 @@ def draw(content: Content) -> list[Figure]:
         for name, title, caption, sources, make in drawn
         if (chart := make()) is not None
     ]
-    return [*figures, *confidence_figures(content)]
+    return [*figures, *association_figures(content), *confidence_figures(content)]

@@ -59,7 +59,7 @@ def pictured(study: Study) -> list[str]:
     Of a study with none of these functions, its first attack.
     """
     planned = {label: plan.attack.name for trial in study.trials for label, plan in trial.attacks.items()}
-    named = Counter(claim.attack for claim in study.claims)
+    named = Counter(claim.attack for claim in study.claims if claim.contrasts)
     named.update(
         cell.attack
         for claim in study.claims

@@ -12,8 +12,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from unperturbed.report import overview, tables, verdicts
-from unperturbed.report.claim_views import claims_note, claims_view, contrasts_view
-from unperturbed.report.colophon import about, examined, plans, recipes
+from unperturbed.report.claim_views import associations_view, claims_note, claims_view, contrasts_view
+from unperturbed.report.colophon import about, examined, plans, recipes, sweeps
 from unperturbed.report.content import Content
 from unperturbed.report.costs import costs_view
 from unperturbed.report.drawing import Figure
@@ -57,6 +57,7 @@ def render(content: Content, figures: list[Figure], drawings: dict[str, str], ki
         ("Architectures", list(study.architectures.items())),
         ("Attacks", plans(content)),
         ("Examinations", examined(content)),
+        ("Sweeps", sweeps(content)),
         ("Training", recipes(content)),
         ("Settings", [(name, word(value)) for name, value in study.settings.items()]),
         ("Versions", [(name, str(value)) for name, value in content.versions.items()]),
@@ -71,6 +72,7 @@ def render(content: Content, figures: list[Figure], drawings: dict[str, str], ki
         claims_note=claims_note(content),
         rule=content.decisions.rule,
         contrasts=contrasts_view(content),
+        associations=associations_view(content),
         overview=overview.overview_view(compared, seeds=len(study.seeds)),
         overview_note=overview.overview_note(content, compared),
         figures=[

@@ -34,6 +34,18 @@ NAMES = {  # measures as a reader writes them, in the order of the tables; other
     "audit_verdict": "verdict (0 trustworthy, 1 suspect, 2 illusory)",
     "ms_per_image": "time per image and draw",
     "training_loss": "training loss",
+    "critical_l2": "median critical L2",
+    "critical_l2_published": "median critical L2, as published",
+    "spectrum_alpha": "exponent of the spectrum",
+    "spectrum_r2": "fit of the power law (r²)",
+    "margin_gradient": "steepness of the margin",
+    "jacobian_frobenius": "Frobenius norm of the Jacobian",
+    "first_order_distance": "first-order distance",
+    "lipschitz": "local Lipschitz bound",
+    "participation_ratio": "participation ratio",
+    "dimension_two_nn": "dimension (two neighbours)",
+    "label_sharpness": "label sharpness",
+    "converged_units": "converged units",
 }
 RELATIVE = ("R", "R_minimum", "R_chance", "R_8_255", "R_16_255", "C_last")  # measures that f(eps0) divides
 WHOLE = ("R", "R_minimum", "R_chance")  # measures over all radii of an attack
@@ -43,9 +55,10 @@ FAR = 2.0  # published standard deviations beyond which a mean is flagged
 def main_pair(content: Content) -> tuple[str, str] | None:
     """Return the attack and the measure that most claims are about; an examination only where no claim names another.
 
-    None without claims.
+    None without claims about contrasts.
     """
-    claims, examined = content.study.claims, examination_plans(content)
+    claims = [claim for claim in content.study.claims if claim.contrasts]
+    examined = examination_plans(content)
     attacked = [claim for claim in claims if claim.attack not in examined]
     named = Counter((claim.attack, claim.measure) for claim in attacked or claims)
     return named.most_common(1)[0][0] if named else None

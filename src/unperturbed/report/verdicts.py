@@ -1,4 +1,4 @@
-"""What the tests say: the claims and contrasts as rows, and the answer in three sentences, all from the data."""
+"""What the tests say: claims, contrasts and associations as rows, and the answer in three sentences, from the data."""
 
 from __future__ import annotations
 
@@ -6,33 +6,39 @@ import math
 from collections import Counter
 from typing import Any
 
+from unperturbed.records import Variable
 from unperturbed.report import tables
 from unperturbed.report.content import Content
-from unperturbed.report.numbers import decimals, interval, percent, probability, signed
+from unperturbed.report.numbers import RHO, decimals, interval, percent, probability, signed
 from unperturbed.report.numbers import spread as with_spread
-from unperturbed.statistics import Arm, ClaimResult, Interval, Row
+from unperturbed.statistics import Arm, ClaimResult, Interval, Relation, Row
 
 DIRECTIONS = {"greater": "greater", "less": "less", "none": "no difference"}
+SIDES = {"greater": "above 0", "less": "below 0", None: "neither"}  # where a correlation lies
 
 
 def claims_rows(content: Content) -> list[dict[str, Any]]:
-    """Return one row per claim: verdict, reason, and the numbers of its decisive contrast, ours and published."""
+    """Return one row per claim: verdict, reason, and the numbers of its decisive contrast, ours and published.
+
+    Of an association the effect is the correlation and n the number of networks; it has no attack, measure or sides.
+    """
     rows: list[dict[str, Any]] = []
     stated = {claim.id: claim for claim in content.study.claims}
     for claim in content.decisions.claims:
-        decisive = decisive_row(claim)
+        own, decisive = stated[claim.id], claim.decisive if isinstance(claim.decisive, Row) else None
+        about = own if own.contrasts and not isinstance(claim.decisive, Relation) else None
         low, high = bounds(claim.interval)
         rows.append(
             {
                 "id": claim.id,
                 "says": claim.says,
                 "verdict": claim.verdict,
-                "attack": stated[claim.id].attack,
-                "measure": stated[claim.id].measure,
-                "left_attack": decisive.left.attack or stated[claim.id].attack if decisive else None,
-                "right_attack": decisive.right.attack or stated[claim.id].attack if decisive else None,
+                "attack": about.attack if about else None,
+                "measure": about.measure if about else None,
+                "left_attack": decisive.left.attack or own.attack if decisive else None,
+                "right_attack": decisive.right.attack or own.attack if decisive else None,
                 "reason": claim.reason,
-                "contrast": between(decisive) if decisive else None,
+                "contrast": claim.decisive.words if claim.decisive else None,
                 "effect": claim.effect,
                 "low": low,
                 "high": high,
@@ -61,7 +67,7 @@ def contrast_rows(content: Content) -> list[dict[str, Any]]:
             {
                 "claim": row.claim,
                 "primary": row.primary,
-                "contrast": between(row),
+                "contrast": row.words,
                 "left_architecture": row.left.architecture,
                 "left_condition": row.left.condition,
                 "right_architecture": row.right.architecture,
@@ -105,23 +111,58 @@ def contrast_rows(content: Content) -> list[dict[str, Any]]:
     return rows
 
 
-def decisive_row(claim: ClaimResult) -> Row | None:
-    """Return the contrast whose numbers stand for the claim."""
-    same = [row for row in claim.rows if row.primary and tables.finite(row.difference) == claim.effect]
-    return next((row for row in same if tables.finite(row.p_adjusted) == claim.p_adjusted), None)
+def association_rows(content: Content) -> list[dict[str, Any]]:
+    """Return one row per association of the claims, in their order."""
+    rows: list[dict[str, Any]] = []
+    for found in content.decisions.relations:
+        asked = found.association
+        low, high = bounds(found.interval)
+        rows.append(
+            {
+                "claim": found.claim,
+                "primary": found.primary,
+                "association": found.words,
+                "x": str(asked.x),
+                "y": str(asked.y),
+                "held": str(asked.control) if asked.control else None,
+                "architecture": asked.architecture,
+                "expected": SIDES[asked.expect],
+                "detected": SIDES[found.detected],
+                "outcome": found.outcome,
+                "rho": tables.finite(found.rho),
+                "low": low,
+                "high": high,
+                "p": tables.finite(found.p),
+                "networks": found.n,
+                "conditions": found.clusters,
+                "reason": found.reason,
+            }
+        )
+    return rows
+
+
+def called(content: Content, variable: Variable) -> str:
+    """Return a variable as a reader writes it: attacks are under, examinations are by."""
+    word = "by" if variable.attack in tables.examination_plans(content) else "under"
+    return f"{tables.name_of(variable.measure)} {word} {variable.attack}"
+
+
+def sentence(content: Content, found: Relation) -> str:
+    """Return an association in words: the correlation, its interval, and of how many networks and conditions."""
+    asked = found.association
+    held = f", with {called(content, asked.control)} held constant," if asked.control else ""
+    p = f", p {equals(found.p)} by exchanging conditions" if tables.finite(found.p) is not None else ""
+    says = {"greater": "they rise together", "less": "one falls as the other rises", None: "no direction is shown"}
+    return (
+        f"Over {found.over}, Spearman's {RHO} of {called(content, asked.x)} and "
+        f"{called(content, asked.y)}{held} is {signed(found.rho, 2)} ({1 - content.decisions.alpha:.0%} interval "
+        f"{interval(*bounds(found.interval), 2)}{p}): {says[found.detected]}."
+    )
 
 
 def bounds(found: Interval | None) -> tuple[float | None, float | None]:
     """Return the two ends of an interval, None where it does not exist."""
     return (tables.finite(found.low), tables.finite(found.high)) if found else (None, None)
-
-
-def between(row: Row) -> str:
-    """Return which two cells a contrast compares, and when."""
-    left, right = row.left, row.right
-    if (left.architecture, left.epoch) == (right.architecture, right.epoch):
-        return f"{left.architecture} {left.what} vs {right.what} at epoch {left.epoch}"
-    return " vs ".join(f"{arm.architecture} {arm.what} at epoch {arm.epoch}" for arm in (left, right))
 
 
 def answer(content: Content) -> tuple[str, str, str]:
@@ -162,14 +203,15 @@ def main_contrast(content: Content) -> str:
     """Return the main contrast in words: both means, the difference with its interval and p, and its company."""
     found = main_row(content)
     if found is None:
-        return "No contrast that would decide a claim has been measured yet."
+        related = next((relation for relation in content.decisions.relations if relation.primary), None)
+        return sentence(content, related) if related else "No contrast that would decide a claim has been measured yet."
     claim, row = found
     measure = tables.name_of(tables.main_measure(content))
     under = "" if row.left.attack and row.right.attack else f" under {tables.main_attack(content)}"
     if row.left.attack or row.right.attack:
         under += " where no other attack is named" if under else ""
     text = (
-        f"The main contrast is {between(row)}: {measure}{under} is {value(row.left)} against "
+        f"The main contrast is {row.words}: {measure}{under} is {value(row.left)} against "
         f"{value(row.right)}, a difference of {signed(row.difference)} ({1 - content.decisions.alpha:.0%} interval "
         f"{interval(*bounds(row.interval))}, adjusted p {equals(row.p_adjusted)}, n = {row.n}"
         f"{' pairs' if row.paired else ''})"
@@ -195,12 +237,22 @@ def value(arm: Arm) -> str:
 def catch(content: Content) -> str:
     """Return what limits the main contrast: other attacks on the same cells, accuracy to begin with, the recipe."""
     found = main_row(content)
+    if found is None and any(relation.primary for relation in content.decisions.relations):
+        return not_comparable(content, "The catch: what goes with robustness over conditions need not be its cause")
     if found is None:
         return "The catch: nothing can be said before both cells of a contrast have been trained and attacked."
     _, row = found
     attack = tables.main_attack(content)
     if cell(row.left) == cell(row.right):
         return not_comparable(content, "The catch: both sides are the same networks, so what differs is the attack")
+    if row.match is not None:
+        text = f"The catch: {row.right.what} stands for what its networks reach at equal {row.match.on}, interpolated "
+        return not_comparable(
+            content, text + f"between two of them; {row.match.seeds} of {row.match.of} seeds have a match"
+        )
+    if row.right.condition not in content.study.conditions:
+        text = f"The catch: {row.right.what} is a number that was published or asked for, which has no error of its own"
+        return not_comparable(content, text)
     measured = {(r["architecture"], r["condition"], r["attack"]): r for r in tables.attack_rows(content)}
     others: list[str] = []
     reversed_under: list[str] = []

@@ -1,10 +1,13 @@
 """Arrays become estimates, intervals, effects, p-values and verdicts on claims; NumPy, SciPy and statsmodels only."""
 
+from unperturbed.statistics.associations import Point, Relation
 from unperturbed.statistics.claims import MARGIN, ClaimResult, Decisions, decide, rule
-from unperturbed.statistics.contrasts import Arm, Published, Row
+from unperturbed.statistics.contrasts import Arm, Match, Published, Row
 from unperturbed.statistics.effects import d_z, hedges_g
 from unperturbed.statistics.intervals import Interval, paired_bootstrap, unpaired_bootstrap
+from unperturbed.statistics.matching import interpolated
 from unperturbed.statistics.power import paired_detectable, paired_power, unpaired_detectable, unpaired_power
+from unperturbed.statistics.rank_correlation import cluster_bootstrap, cluster_permutation, spearman
 from unperturbed.statistics.shares import wilson
 from unperturbed.statistics.significance import TTest, holm, paired_t, sign_flip, welch, welch_from_summary
 from unperturbed.statistics.summary import Comparison, Summary, compare, summarise
@@ -16,21 +19,28 @@ __all__ = [
     "Comparison",
     "Decisions",
     "Interval",
+    "Match",
+    "Point",
     "Published",
+    "Relation",
     "Row",
     "Summary",
     "TTest",
+    "cluster_bootstrap",
+    "cluster_permutation",
     "compare",
     "d_z",
     "decide",
     "hedges_g",
     "holm",
+    "interpolated",
     "paired_bootstrap",
     "paired_detectable",
     "paired_power",
     "paired_t",
     "rule",
     "sign_flip",
+    "spearman",
     "summarise",
     "unpaired_bootstrap",
     "unpaired_detectable",

@@ -9,6 +9,8 @@ The rule is `rule`'s text. Beside it:
 * "No difference" is supported by an interval, never by a large p alone (two one-sided tests, Schuirmann 1987, Journal
   of Pharmacokinetics and Biopharmaceutics 15, 657-680). A difference that is found, although smaller than the margin,
   leaves it undecided: the same numbers never support both "greater" and "no difference".
+* An association is decided by its interval alone: of 5 conditions no p by permutation is below 1 / 120, and Holm's
+  correction would leave nothing of a few such associations. Neither its interval nor its p is adjusted.
 """
 
 from __future__ import annotations
@@ -19,9 +21,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from unperturbed.records import Claim, Measurement, Outcome, SpecError, Study
-from unperturbed.statistics.contrasts import Arm, Published, Row, Settings, Values, measure
+from unperturbed.statistics.associations import Relation, relate
+from unperturbed.statistics.contrasts import Arm, Published, Row, Settings, measure
 from unperturbed.statistics.intervals import RESAMPLES, Interval
 from unperturbed.statistics.significance import holm
+from unperturbed.statistics.values import Values
 
 # A network that classifies every test image and not one perturbed image has R = 0.0208 on the published grid: less than
 # this is not a difference in robustness. Three quarters of the published standard deviations over seeds are smaller.
@@ -30,19 +34,20 @@ MARGIN = 0.02
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """What became of a claim; its numbers are those of its decisive row, ``None`` where there is no such number."""
+    """What became of a claim; its numbers are those of its decisive part, ``None`` where there is no such number."""
 
     id: str
     says: str
     verdict: Outcome
-    decisive: Row | None
+    decisive: Row | Relation | None
     reason: str  # what stands in the way of support; empty for a claim supported by all seeds
-    rows: tuple[Row, ...]  # primary rows first
+    rows: tuple[Row, ...]  # of its contrasts, primary rows first
+    relations: tuple[Relation, ...] = ()  # of its associations
 
     @property
     def effect(self) -> float | None:
-        """Mean left - mean right in the unit of the measure (R); not standardised."""
-        return None if self.decisive is None else self.decisive.difference
+        """Mean left - mean right in the unit of the measure (R); not standardised. Of an association Spearman's rho."""
+        return None if self.decisive is None else _number(self.decisive.effect)
 
     @property
     def interval(self) -> Interval | None:
@@ -52,17 +57,17 @@ class ClaimResult:
 
     @property
     def p(self) -> float | None:
-        """Two-sided p of the effect."""
+        """Two-sided p of the effect, of an association by permutation."""
         return None if self.decisive is None else _number(self.decisive.p)
 
     @property
     def p_adjusted(self) -> float | None:
-        """The same after Holm's correction over the primary rows of the study."""
+        """The same after Holm's correction over the primary rows of the study; ``None`` of an association."""
         return None if self.decisive is None else _number(self.decisive.p_adjusted)
 
     @property
     def n(self) -> int:
-        """Seeds per cell, the smaller number where they differ; 0 without a row."""
+        """Seeds per cell, the smaller number where they differ; of an association networks; 0 without a row."""
         return 0 if self.decisive is None else self.decisive.n
 
     @property
@@ -73,7 +78,7 @@ class ClaimResult:
     def plain(self) -> dict[str, Any]:
         """Return what ``--json`` prints: numbers, texts, lists and ``None`` only."""
         published, interval = self.published, self.interval
-        return {
+        plain = {
             "id": self.id,
             "says": self.says,
             "verdict": self.verdict,
@@ -86,6 +91,7 @@ class ClaimResult:
             if published is None
             else {"left": _plain(published.left), "right": _plain(published.right), "p": _number(published.p)},
         }
+        return plain | ({"conditions": self.decisive.clusters} if isinstance(self.decisive, Relation) else {})
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,11 @@ class Decisions:
     def rows(self) -> tuple[Row, ...]:
         """All rows of all claims, in the order of the claims."""
         return tuple(row for claim in self.claims for row in claim.rows)
+
+    @property
+    def relations(self) -> tuple[Relation, ...]:
+        """All associations of all claims, in the order of the claims."""
+        return tuple(relation for claim in self.claims for relation in claim.relations)
 
 
 def rule(*, alpha: float = 0.05, margin: float = MARGIN) -> str:
@@ -120,6 +131,19 @@ def rule(*, alpha: float = 0.05, margin: float = MARGIN) -> str:
         "contradicts nothing. The numbers shown for a claim are those of the weakest contrast that has its verdict, "
         "the one with the largest adjusted p."
     )
+
+
+# What `rule` says besides of a study that has such contrasts, or associations.
+MATCHED = (
+    "A sweep stands for the value that it has, at each seed, where it equals the other network in the matching measure "
+    "(interpolated between two neighbours along it); a seed whose network lies beyond its ends is left out."
+)
+ASSOCIATED = (
+    "An association is Spearman's correlation over all networks, partial where it has a control, and counts as a "
+    "contrast of its claim. It is supported when its {confidence:.0%} interval, from resampling whole conditions, lies "
+    "on the expected side of 0, contradicted when it lies on the other side, and undecided otherwise. Neither the "
+    "interval nor the p, from exchanging whole conditions, is adjusted for the number of associations."
+)
 
 
 def decide(
@@ -151,25 +175,45 @@ def decide(
     values = Values(measurements)
     settings = Settings(alpha=alpha, resamples=resamples, seed=seed)
     rows: list[Row] = []
+    relations: dict[str, list[Relation]] = {claim.id: [] for claim in study.claims}
     gaps: dict[str, list[str]] = {claim.id: [] for claim in study.claims}
     for claim in study.claims:
         for contrast in claim.contrasts:
             measured = measure(study, claim, contrast, values, settings=settings)
             rows += measured.rows
             gaps[claim.id] += measured.gaps if contrast.primary else ()
+        for association in claim.associations:
+            relation, gap = relate(claim, association, values, settings=settings)
+            relations[claim.id] += [relation] if relation else []
+            gaps[claim.id] += [gap] if gap and association.primary else []
     decided = [
         *_decide_family([row for row in rows if row.primary], alpha=alpha, margin=margin),
         *_decide_family([row for row in rows if not row.primary], alpha=alpha, margin=margin),
     ]
     return Decisions(
         claims=tuple(
-            _result(claim, tuple(row for row in decided if row.claim == claim.id), gaps[claim.id])
+            _result(
+                claim,
+                tuple(row for row in decided if row.claim == claim.id),
+                tuple(relations[claim.id]),
+                gaps[claim.id],
+            )
             for claim in study.claims
         ),
-        rule=rule(alpha=alpha, margin=margin),
+        rule=_whole_rule(study, alpha=alpha, margin=margin),
         alpha=alpha,
         margin=margin,
     )
+
+
+def _whole_rule(study: Study, *, alpha: float, margin: float) -> str:
+    """Return the rule, with what it says of matched contrasts and associations where the study has them."""
+    parts = [rule(alpha=alpha, margin=margin)]
+    if any(contrast.right.condition in study.sweeps for claim in study.claims for contrast in claim.contrasts):
+        parts.append(MATCHED)
+    if any(claim.associations for claim in study.claims):
+        parts.append(ASSOCIATED.format(confidence=1 - alpha))
+    return " ".join(parts)
 
 
 def _decide_family(rows: Sequence[Row], *, alpha: float, margin: float) -> list[Row]:
@@ -195,15 +239,15 @@ def _outcome(row: Row, detected: Literal["greater", "less"] | None, margin: floa
     return "undecided"
 
 
-def _result(claim: Claim, rows: tuple[Row, ...], gaps: Sequence[str]) -> ClaimResult:
-    primary = [row for row in rows if row.primary]
-    outcomes = {row.outcome for row in primary}
+def _result(claim: Claim, rows: tuple[Row, ...], relations: tuple[Relation, ...], gaps: Sequence[str]) -> ClaimResult:
+    primary = [part for part in (*rows, *relations) if part.primary]
+    outcomes = {part.outcome for part in primary}
     verdict: Outcome = "undecided"
     if "contradicted" in outcomes:
         verdict = "contradicted"
     elif outcomes == {"supported"} and not gaps:
         verdict = "supported"
-    having = [row for row in primary if row.outcome == verdict]
+    having = [part for part in primary if part.outcome == verdict]
     return ClaimResult(
         id=claim.id,
         says=claim.says,
@@ -211,42 +255,40 @@ def _result(claim: Claim, rows: tuple[Row, ...], gaps: Sequence[str]) -> ClaimRe
         decisive=max(having or primary, key=_weakness, default=None),
         reason=_reason(primary, verdict, gaps),
         rows=rows,
+        relations=relations,
     )
 
 
-def _weakness(row: Row) -> tuple[float, float]:
-    """Return a key that is largest for the least certain row; a test that is not defined is the least certain."""
-    return (2.0, 2.0) if math.isnan(row.p) else (row.p_adjusted, row.p)
+def _weakness(part: Row | Relation) -> tuple[float, float]:
+    """Return a key that is largest for the least certain part; a test that is not defined is the least certain."""
+    if math.isnan(part.p):
+        return (2.0, 2.0)
+    return (part.p if math.isnan(part.p_adjusted) else part.p_adjusted, part.p)
 
 
-def _reason(primary: Sequence[Row], verdict: Outcome, gaps: Sequence[str]) -> str:
+def _reason(primary: Sequence[Row | Relation], verdict: Outcome, gaps: Sequence[str]) -> str:
     parts = list(dict.fromkeys(gaps))
-    for row in primary:
-        problems = [row.reason] if row.reason else []
-        if row.outcome == verdict != "supported" and not math.isnan(row.p):
-            problems.insert(0, _shortfall(row))
+    for part in primary:
+        problems = [part.reason] if part.reason else []
+        if part.outcome == verdict != "supported" and not math.isnan(part.interval.low):
+            problems.insert(0, _shortfall(part))
         if problems:
-            parts.append(f"{_pair(row)}: {', '.join(problems)}")
+            parts.append(f"{part.words}: {', '.join(problems)}")
     if not primary and not gaps:
         parts.append("the study names no primary contrast for it")
     return "; ".join(parts)
 
 
-def _shortfall(row: Row) -> str:
-    if row.expect == "none" and row.outcome == "undecided":
-        if row.detected is None:
-            return "no difference found, but one larger than the margin is not excluded"
-        return f"found {row.detected}, but not shown to be larger than the margin"
+def _shortfall(part: Row | Relation) -> str:
     words = {"none": "no difference", None: "no difference"}
-    return f"expected {words.get(row.expect, row.expect)}, found {words.get(row.detected, row.detected)}"
-
-
-def _pair(row: Row) -> str:
-    left, right = row.left, row.right
-    if (left.architecture, left.epoch) == (right.architecture, right.epoch):
-        return f"{left.architecture} {left.what} vs {right.what} at epoch {left.epoch}"
-    sides = (f"{arm.architecture} {arm.what} at epoch {arm.epoch}" for arm in (left, right))
-    return " vs ".join(sides)
+    if isinstance(part, Relation):
+        words = {"greater": "a correlation above 0", "less": "one below 0", None: "an interval with 0 inside"}
+        return f"expected {words[part.association.expect]}, found {words[part.detected]}"
+    if part.expect == "none" and part.outcome == "undecided":
+        if part.detected is None:
+            return "no difference found, but one larger than the margin is not excluded"
+        return f"found {part.detected}, but not shown to be larger than the margin"
+    return f"expected {words.get(part.expect, part.expect)}, found {words.get(part.detected, part.detected)}"
 
 
 def _plain(arm: Arm) -> dict[str, Any]:

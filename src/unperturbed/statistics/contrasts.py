@@ -1,7 +1,9 @@
 """One comparison of two cells at one epoch: what was measured, the tests, and what the source printed for the same.
 
 A paired contrast is computed on the seeds that both cells have: interval and p are those of the differences. An
-unpaired one uses all seeds of each cell. Welch's p, as the source computed it, is given for both.
+unpaired one uses all seeds of each cell. Welch's p, as the source computed it, is given for both. Where the right side
+is a sweep, each seed has the sweep's value at equal match (`matching`), and the contrast is paired; where it is a
+number, every seed has that number, and the paired test is that of one sample.
 
 The power is that of *this* design: its number of seeds and its test, for the published difference and standard
 deviations, before any correction for many tests. The source prints no correlation between cells over seeds; for a
@@ -18,25 +20,14 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unperturbed.records import (
-    Cell,
-    Claim,
-    Contrast,
-    Expectation,
-    Measurement,
-    Outcome,
-    PublishedValue,
-    SpecError,
-    Study,
-)
+from unperturbed.records import Cell, Claim, Contrast, Expectation, Outcome, PublishedValue, Study, Sweep, Variable
 from unperturbed.statistics.effects import d_z, hedges_g
 from unperturbed.statistics.intervals import Interval, paired_bootstrap, unpaired_bootstrap
+from unperturbed.statistics.matching import matched
 from unperturbed.statistics.power import paired_power, unpaired_power
 from unperturbed.statistics.samples import sample, spread
 from unperturbed.statistics.significance import paired_t, sign_flip, welch, welch_from_summary
-
-SeedValues = dict[int, float]
-CellValues = dict[int, SeedValues]  # epoch -> seed -> value
+from unperturbed.statistics.values import CellValues, SeedValues, Values, at
 
 
 class Arm(NamedTuple):
@@ -69,6 +60,19 @@ class Published(NamedTuple):
         return self.left.mean - self.right.mean
 
 
+class Match(NamedTuple):
+    """In what the sweep on the right was matched to the networks on the left, and for how many seeds."""
+
+    on: Variable
+    seeds: int
+    of: int
+
+    @property
+    def words(self) -> str:
+        """The same as part of a sentence."""
+        return f"matched in {self.on} ({self.seeds} of {self.of} seeds)"
+
+
 @dataclass(frozen=True)
 class Row:
     """A contrast at one epoch. Numbers that do not exist for it are NaN; parts that do not apply are ``None``."""
@@ -90,10 +94,25 @@ class Row:
     effect_size: float  # d_z of a paired contrast, Hedges' g of an unpaired one
     power: float | None  # None: nothing is published, or fewer than two seeds
     published: Published | None
+    match: Match | None = None  # None: the right side is a cell, not a sweep
     reason: str = ""  # why nothing can be tested, or which seeds were left out
     p_adjusted: float = math.nan
     detected: Literal["greater", "less"] | None = None  # the direction found after correction
     outcome: Outcome = "undecided"
+
+    @property
+    def effect(self) -> float:
+        """The difference."""
+        return self.difference
+
+    @property
+    def words(self) -> str:
+        """Which two cells are compared, and when; of a sweep, at equal what."""
+        left, right = self.left, self.right
+        match = "" if self.match is None else f" {self.match.words}"
+        if (left.architecture, left.epoch) == (right.architecture, right.epoch):
+            return f"{left.architecture} {left.what} vs {right.what}{match} at epoch {left.epoch}"
+        return " vs ".join(f"{arm.architecture} {arm.what} at epoch {arm.epoch}" for arm in (left, right))
 
 
 class Measured(NamedTuple):
@@ -111,53 +130,23 @@ class Settings(NamedTuple):
     seed: int
 
 
-class Values:
-    """The measured values by measure, attack, cell, epoch and seed."""
-
-    def __init__(self, measurements: Iterable[Measurement]) -> None:
-        self._cells: dict[tuple[str, str, str, str], CellValues] = {}
-        self._images: dict[tuple[str, str, str, str], int] = {}
-        self._run: set[tuple[str, str]] = set()
-        for row in measurements:
-            cell = self._cells.setdefault((row.measure, row.attack, row.architecture, row.condition), {})
-            seeds = cell.setdefault(row.epoch, {})
-            if row.seed in seeds:
-                raise SpecError(
-                    f"measurements: expected one {row.measure} of {row.architecture}/{row.condition}, seed {row.seed}, "
-                    f"epoch {row.epoch}, attack {row.attack!r}, got two ({seeds[row.seed]} and {row.value}); "
-                    "give the rows of one run."
-                )
-            seeds[row.seed] = row.value
-            self._images[row.measure, row.attack, row.architecture, row.condition] = row.n
-            self._run.add((row.architecture, row.condition))
-
-    def of(self, claim: Claim, cell: Cell) -> CellValues:
-        """Return the values of the claim's measure under its attack or the cell's; empty when there are none."""
-        return self._cells.get((claim.measure, cell.attack or claim.attack, cell.architecture, cell.condition), {})
-
-    def images(self, claim: Claim, cell: Cell) -> int | None:
-        """Return on how many images the cell was measured."""
-        key = (claim.measure, cell.attack or claim.attack, cell.architecture, cell.condition)
-        return self._images.get(key)
-
-    def gap(self, claim: Claim, cell: Cell) -> str:
-        """Return why a cell has no values at all."""
-        if (cell.architecture, cell.condition) in self._run:
-            return f"{cell.architecture}/{cell.condition} has no {claim.measure} under {cell.attack or claim.attack}"
-        return f"{_words(cell)} was not run"
-
-
 def measure(study: Study, claim: Claim, contrast: Contrast, values: Values, *, settings: Settings) -> Measured:
     """Return one row per epoch of a contrast, before correction for many tests and without an outcome."""
-    left, right = values.of(claim, contrast.left), values.of(claim, contrast.right)
-    gaps = [values.gap(claim, cell) for cell, found in ((contrast.left, left), (contrast.right, right)) if not found]
+    sweep = study.sweeps.get(contrast.right.condition)
+    needed = _needed(claim, contrast, sweep)
+    gaps = list(dict.fromkeys(values.gap(*each) for each in needed if not values.of(*each)))
     if gaps:
         return Measured((), tuple(gaps))
-    counts = [values.images(claim, cell) for cell in (contrast.left, contrast.right)]
-    if contrast.left.attack != contrast.right.attack and counts[0] != counts[1]:
+    counts = [values.images(*each) for each in needed[:2]]
+    if contrast.left.attack != contrast.right.attack and len({*counts}) > 1:
         # Two attacks on one network: other images would make the same difference at every seed.
         words = f"{_words(contrast.left)} has {counts[0]} images and {_words(contrast.right)} has {counts[1]}"
         return Measured((), (f"{words}: give both attacks the same number",))
+    left, right = values.of(*needed[0]), values.of(*needed[-1])
+    if contrast.right.number is not None:
+        right = {epoch: dict.fromkeys(seeds, contrast.right.number) for epoch, seeds in left.items()}
+    elif sweep is not None:
+        right = matched(sweep, needed[1][0], contrast.left, values)
     if contrast.left.architecture == contrast.right.architecture:
         # A cell that was stopped early must not lend its last epoch to a comparison with the other's.
         left_evaluated = right_evaluated = sorted({*left, *right})
@@ -172,6 +161,8 @@ def measure(study: Study, claim: Claim, contrast: Contrast, values: Values, *, s
         missing = [problem for side in sides if (problem := _problem(claim, *side))]
         if not missing and contrast.paired and not left[left_epoch].keys() & right[right_epoch].keys():
             missing = [f"{_words(contrast.left)} and {_words(contrast.right)} share no seed at epoch {left_epoch}"]
+            if sweep is not None:
+                missing = [_beyond(contrast, sweep, left_epoch, values)]
         gaps += missing
         if not missing:
             rows.append(
@@ -180,6 +171,7 @@ def measure(study: Study, claim: Claim, contrast: Contrast, values: Values, *, s
                     contrast,
                     (left_epoch, right_epoch),
                     (left[left_epoch], right[right_epoch]),
+                    sweep=sweep,
                     published=_published(study, claim, contrast, (left_epoch, right_epoch)),
                     settings=settings,
                 )
@@ -187,20 +179,19 @@ def measure(study: Study, claim: Claim, contrast: Contrast, values: Values, *, s
     return Measured(tuple(rows), tuple(gaps))
 
 
-def at(position: str | int, evaluated: Sequence[int]) -> tuple[int, ...]:
-    """Return the epochs at a position among the evaluated ones (increasing): several for ``early`` and ``middle``.
-
-    With a single evaluated epoch there is a last one, but no first: what the source says of the beginning of training
-    is not asked of its end.
-
-    >>> [at(position, [1, 10, 25]) for position in ("first", "last", "early", "middle", 10, 11)]
-    [(1,), (25,), (1, 10), (10,), (10,), ()]
-    """
-    if isinstance(position, int):
-        return (position,) if position in evaluated else ()
-    before_last = tuple(evaluated[:-1])
-    places = {"first": before_last[:1], "last": tuple(evaluated[-1:]), "early": before_last, "middle": before_last[1:]}
-    return places[position]
+def _needed(claim: Claim, contrast: Contrast, sweep: Sweep | None) -> list[tuple[Variable, str, str]]:
+    """Return which variable of which cell a contrast is made of; first the outcomes of the left and of the right."""
+    left, right = contrast.left, contrast.right
+    outcomes = [Variable(measure=claim.measure, attack=cell.attack or claim.attack) for cell in (left, right)]
+    if right.number is not None:
+        return [(outcomes[0], left.architecture, left.condition)]
+    if sweep is None:
+        return [(outcomes[0], left.architecture, left.condition), (outcomes[1], right.architecture, right.condition)]
+    along = [(variable, condition) for condition in sweep.conditions for variable in (outcomes[1], sweep.match)]
+    return [
+        (variable, left.architecture, condition)
+        for variable, condition in ((outcomes[0], left.condition), *along, (sweep.match, left.condition))
+    ]
 
 
 def _row(
@@ -209,6 +200,7 @@ def _row(
     epochs: tuple[int, int],
     values: tuple[SeedValues, SeedValues],
     *,
+    sweep: Sweep | None,
     published: Published | None,
     settings: Settings,
 ) -> Row:
@@ -218,7 +210,7 @@ def _row(
         left_out = sorted(set(left_seeds) ^ set(right_seeds))
         left_seeds = right_seeds = sorted(set(left_seeds) & set(right_seeds))
         if left_out:
-            remark = f"seeds without a partner are left out: {', '.join(map(str, left_out))}"
+            remark = f"seeds without a {'match' if sweep else 'partner'} are left out: {', '.join(map(str, left_out))}"
     left = sample([values[0][seed] for seed in left_seeds], name=_words(contrast.left))
     right = sample([values[1][seed] for seed in right_seeds], name=_words(contrast.right))
     bootstrap = paired_bootstrap if contrast.paired else unpaired_bootstrap
@@ -251,6 +243,7 @@ def _row(
         effect_size=d_z(left, right) if contrast.paired else hedges_g(left, right),
         power=_power(published, left.size, right.size, contrast.paired, settings.alpha),
         published=published,
+        match=Match(sweep.match, n, len(values[0])) if sweep else None,
         reason=remark,
     )
 
@@ -306,6 +299,20 @@ def _problem(claim: Claim, cell: Cell, epoch: int, values: CellValues) -> str:
         seeds = ", ".join(map(str, undefined))
         return f"{claim.measure} of {_words(cell)} is not defined at epoch {epoch} for seeds {seeds}"
     return ""
+
+
+def _beyond(contrast: Contrast, sweep: Sweep, epoch: int, values: Values) -> str:
+    """Return why no network of the left is matched: where the two lie in the matching measure."""
+
+    def span(conditions: Sequence[str]) -> str:
+        cells = (values.of(sweep.match, contrast.left.architecture, condition) for condition in conditions)
+        found = [value for cell in cells for value in cell.get(epoch, {}).values() if math.isfinite(value)]
+        return f"{min(found):.4g} to {max(found):.4g}" if found else "not defined"
+
+    return (
+        f"{_words(contrast.left)} has no match in {contrast.right.condition} at epoch {epoch}: its {sweep.match} is "
+        f"{span([contrast.left.condition])}, that of the sweep {span(sweep.conditions)}"
+    )
 
 
 def _no_epoch(contrast: Contrast, left_evaluated: Sequence[int], right_evaluated: Sequence[int]) -> str:

@@ -106,6 +106,17 @@ def unpaired_bootstrap(
     )
 
 
+def tail_of(confidence: float) -> float:
+    """Return the probability beyond one limit of a two-sided interval.
+
+    Raises:
+        SpecError: the confidence is none.
+    """
+    if not 0 < confidence < 1:
+        raise SpecError(f"confidence: expected a number between 0 and 1, got {confidence}; 0.95 is usual.")
+    return (1 - confidence) / 2
+
+
 def _draw(values: NDArray[np.float64], resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
     return values[rng.integers(0, values.size, size=(resamples, values.size))]
 
@@ -119,9 +130,7 @@ def _studentised(
     df: float,
     confidence: float,
 ) -> Interval:
-    if not 0 < confidence < 1:
-        raise SpecError(f"confidence: expected a number between 0 and 1, got {confidence}; 0.95 is usual.")
-    tail = (1 - confidence) / 2
+    tail = tail_of(confidence)
     # Infinity where the resample has no spread: it lies beyond every other value on the side of its mean.
     t = np.where(centres == centre, 0.0, np.where(centres > centre, np.inf, -np.inf))
     spreads = errors > ROUNDING * error

@@ -1,0 +1,159 @@
+"""One association over the networks of a study: its points, the rank correlation, and what of it is certain.
+
+A point is a network that has all measures; its cluster is its condition (of its architecture). It is left out where a
+measure is missing or not defined.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from unperturbed.records import Association, Claim, Outcome, Variable
+from unperturbed.statistics.contrasts import Settings
+from unperturbed.statistics.intervals import Interval
+from unperturbed.statistics.rank_correlation import FEWEST, cluster_bootstrap, cluster_permutation, spearman
+from unperturbed.statistics.values import Values, at
+
+
+class Point(NamedTuple):
+    """One network of an association, with its values: x, y and, where something is held constant, that."""
+
+    architecture: str
+    condition: str
+    seed: int
+    epoch: int
+    values: tuple[float, ...]
+
+    @property
+    def cluster(self) -> tuple[str, str]:
+        """The networks that differ from this one in the seed only."""
+        return self.architecture, self.condition
+
+
+@dataclass(frozen=True)
+class Relation:
+    """An association as it was measured. Numbers that do not exist for it are NaN."""
+
+    claim: str
+    association: Association
+    points: tuple[Point, ...]
+    rho: float
+    interval: Interval  # confidence 1 - alpha
+    p: float  # by permutation of conditions
+    reason: str = ""  # why nothing is decided, or what was left out
+    p_adjusted: float = math.nan  # never adjusted: the interval decides
+    published: None = None  # nor is a published correlation set beside it
+
+    @property
+    def n(self) -> int:
+        """The number of networks."""
+        return len(self.points)
+
+    @property
+    def clusters(self) -> int:
+        """The number of conditions that these come from."""
+        return len({point.cluster for point in self.points})
+
+    @property
+    def over(self) -> str:
+        """Both numbers in words."""
+        return f"{self.n} network{'' if self.n == 1 else 's'} of {self.clusters} condition" + "s" * (self.clusters > 1)
+
+    @property
+    def effect(self) -> float:
+        """The correlation."""
+        return self.rho
+
+    @property
+    def primary(self) -> bool:
+        """Whether it decides the claim."""
+        return self.association.primary
+
+    @property
+    def detected(self) -> Literal["greater", "less"] | None:
+        """On which side of 0 the interval lies."""
+        if self.interval.low > 0:
+            return "greater"
+        return "less" if self.interval.high < 0 else None
+
+    @property
+    def outcome(self) -> Outcome:
+        """Whether the interval lies on the expected side of 0, on the other one, or holds 0."""
+        if self.detected is None:
+            return "undecided"
+        return "supported" if self.detected == self.association.expect else "contradicted"
+
+    @property
+    def words(self) -> str:
+        """Which measures are related, over what, and when."""
+        asked = self.association
+        held = "" if asked.control is None else f" given {asked.control}"
+        epochs = sorted({point.epoch for point in self.points})
+        return (
+            f"{asked.x} with {asked.y}{held} over {self.over} at epoch{'s' if len(epochs) > 1 else ''} "
+            f"{', '.join(map(str, epochs))}"
+        )
+
+
+def relate(
+    claim: Claim, association: Association, values: Values, *, settings: Settings
+) -> tuple[Relation | None, str]:
+    """Return the association as it was measured, or ``None`` and why there is none."""
+    cells = values.cells(association.architecture)
+    found = [point for cell in cells for point in _points(cell, cells, association, values)]
+    points = tuple(point for point in found if np.isfinite(point.values).all())
+    if not points:
+        where = f" of {association.architecture}" if association.architecture else ""
+        names = ", ".join(map(str, _variables(association)))
+        return None, f"no network{where} has all of {names} (epoch: {association.epoch})"
+    x, y, *held = zip(*(point.values for point in points), strict=True)
+    control = held[0] if held else None
+    clusters = [point.cluster for point in points]
+    seeds = {cluster: [point.seed for point in points if point.cluster == cluster] for cluster in clusters}
+    matched = all(own == seeds[clusters[0]] for own in seeds.values())
+    rho = spearman(x, y, control=control)
+    interval = cluster_bootstrap(
+        x,
+        y,
+        clusters,
+        control=control,
+        confidence=1 - settings.alpha,
+        resamples=settings.resamples,
+        seed=settings.seed,
+    )
+    remarks: list[str] = []
+    if missing := ["/".join(cell) for cell in cells if cell not in seeds]:
+        remarks.append(f"conditions without all of these measures are left out: {', '.join(missing)}")
+    if undefined := len(found) - len(points):
+        remarks.append(f"networks for which one of these is not defined are left out: {undefined}")
+    if math.isnan(rho):
+        remarks.append("a measure does not vary: a correlation is not defined")
+    elif math.isnan(interval.low):
+        why = f"fewer than {FEWEST} conditions" if len(seeds) < FEWEST else "(nearly) all networks are in perfect order"
+        remarks.append(f"{why}: no interval, and nothing is decided")
+    if not matched:
+        remarks.append("conditions differ in their seeds: no p by permutation")
+    p = cluster_permutation(x, y, clusters, control=control, seed=settings.seed) if matched else math.nan
+    return Relation(claim.id, association, points, rho, interval, p, reason="; ".join(remarks)), ""
+
+
+def _variables(association: Association) -> list[Variable]:
+    return [each for each in (association.x, association.y, association.control) if each is not None]
+
+
+def _points(
+    cell: tuple[str, str], cells: Iterable[tuple[str, str]], association: Association, values: Values
+) -> Iterable[Point]:
+    """Return the networks of a cell that have all measures, at the epoch among those of its architecture."""
+    variables = _variables(association)
+    alike = [other for other in cells if other[0] == cell[0]]
+    evaluated = {epoch for other in alike for variable in variables for epoch in values.of(variable, *other)}
+    for epoch in at(association.epoch, sorted(evaluated)):
+        measured = [values.of(variable, *cell).get(epoch, {}) for variable in variables]
+        for seed in sorted(set.intersection(*(set(seeds) for seeds in measured))):
+            yield Point(*cell, seed, epoch, tuple(seeds[seed] for seeds in measured))
