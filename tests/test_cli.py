@@ -103,7 +103,11 @@ def test_new_copies_a_study_that_runs_and_overwrites_nothing(unperturbed, tmp_pa
 def test_data_list_names_every_set(unperturbed):
     code, out, _ = unperturbed("data", "list", "--json")
     assert code == 0
-    assert [row["name"] for row in json.loads(out)] == ["digits", "photographs", "mnist", "cifar10", "fusion"]
+    images, recordings = (
+        ["digits", "photographs", "mnist", "cifar10", "fusion"],
+        ["things-eeg2", "eeg-faces-houses", "images92"],
+    )
+    assert [row["name"] for row in json.loads(out)] == [*images, *recordings]
 
 
 @pytest.mark.parametrize(
@@ -111,12 +115,12 @@ def test_data_list_names_every_set(unperturbed):
     [
         (
             ("run", "distribution-and-tusk"),
-            "There is no study 'distribution-and-tusk'. There are: defences, distribution-and-task. Did you mean 'distribution-and-task'?",
+            "There is no study 'distribution-and-tusk'. There are: defences, distribution-and-task, local-learning. Did you mean 'distribution-and-task'?",
         ),
         (("run", "distribution-and-task", "--seeds", "0"), "distribution-and-task: seeds must be at least 1, got 0."),
         (
             ("run", "distribution-and-task", "--digits", "mnits"),
-            "There is no data set 'mnits'. There are: digits, photographs, mnist, cifar10, fusion. Did you mean 'mnist'?",
+            "There is no data set 'mnits'. There are: digits, photographs, mnist, cifar10, fusion, simulated-eeg, things-eeg2, faces-houses-eeg. Did you mean 'mnist'?",
         ),
         (
             ("run", "distribution-and-task", "--only", "digit"),

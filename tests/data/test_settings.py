@@ -14,7 +14,7 @@ from unperturbed.records import Spec, SpecError
         (
             "mnits",
             {},
-            "There is no data set 'mnits'. There are: digits, photographs, mnist, cifar10, fusion. "
+            "There is no data set 'mnits'. There are: digits, photographs, mnist, cifar10, fusion, simulated-eeg, things-eeg2, faces-houses-eeg. "
             "Did you mean 'mnist'?",
         ),
         (
@@ -64,6 +64,7 @@ def test_checking_does_not_load(bare):
 
 
 def test_the_catalogue_lists_every_data_set_with_its_kind():
-    assert list(CATALOGUE) == list(DATASETS)
+    recorded = ["simulated-eeg", "things-eeg2", "faces-houses-eeg"]  # images with responses: sets made from other sets
+    assert [*CATALOGUE, *recorded] == list(DATASETS)
     assert {name for name, entry in CATALOGUE.items() if entry.kind == "digits"} == set(DIGIT_SETS)
     assert {name for name, entry in CATALOGUE.items() if entry.kind == "objects"} == set(OBJECT_SETS)

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from unperturbed.data.catalogue import CATALOGUE, Listed, Verified, fetch, listing, verify
+from unperturbed.data.catalogue import CATALOGUE, RECORDINGS, Listed, Verified, fetch, instructions, listing, verify
 from unperturbed.data.cifar10 import cifar10
 from unperturbed.data.digits import digits
 from unperturbed.data.files import Places
 from unperturbed.data.fusion import fusion
 from unperturbed.data.mnist import mnist
 from unperturbed.data.photographs import photographs
+from unperturbed.data.recorded import Repetitions, faces_houses_eeg, recorded_repetitions, simulated_eeg, things_eeg2
 from unperturbed.data.settings import resolve
 from unperturbed.data.split import Dataset, Part, Split
 from unperturbed.records import Spec
@@ -17,15 +18,19 @@ from unperturbed.records import Spec
 __all__ = [
     "CATALOGUE",
     "DATASETS",
+    "RECORDINGS",
     "Dataset",
     "Listed",
     "Part",
+    "Repetitions",
     "Split",
     "Verified",
     "check_spec",
     "fetch",
+    "instructions",
     "listing",
     "load",
+    "recorded_repetitions",
     "verify",
 ]
 
@@ -35,6 +40,9 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "mnist": mnist,
     "cifar10": cifar10,
     "fusion": fusion,
+    "simulated-eeg": simulated_eeg,
+    "things-eeg2": things_eeg2,
+    "faces-houses-eeg": faces_houses_eeg,
 }
 
 

@@ -8,25 +8,30 @@ import pooch
 
 from unperturbed.data.cifar10 import FILES as CIFAR10_FILES
 from unperturbed.data.digits import read_digits
-from unperturbed.data.files import Found, OfficialFile, OfficialSet, fetch_files, find, unpacked
+from unperturbed.data.files import Found, OfficialFile, OfficialSet, fetch_files, find, roots, unpacked
 from unperturbed.data.mnist import FILES as MNIST_FILES
 from unperturbed.data.photographs import read_photographs
+from unperturbed.data.recordings import things_eeg2
+from unperturbed.data.recordings.faces_houses import FILES as FACES_HOUSES_FILES
+from unperturbed.data.recordings.images92 import FILES as IMAGES92_FILES
 from unperturbed.data.split import faded
 from unperturbed.records import SpecError
 from unperturbed.registry import lookup
 
-State = Literal["official", "inexact", "damaged", "missing"]
+State = Literal["official", "sound", "inexact", "damaged", "missing"]
+"""``sound``: all there and of the right form, where the authors publish no checksums."""
 
 
 class Entry(NamedTuple):
     """What is known of a data set without loading it."""
 
-    kind: Literal["digits", "objects", "mixture"]
+    kind: Literal["digits", "objects", "mixture", "recordings"]
     train: int
     test: int
     licence: str
     citation: str
-    files: OfficialSet | None = None  # None: nothing on disk but installed packages
+    files: OfficialSet | None = None  # None: nothing on disk but installed packages, or ``instructions``
+    instructions: str = ""  # what to download by hand, and where to
     comes_with: str = ""
     digest: str = ""  # of the data set with its default settings, where no files are needed
 
@@ -77,6 +82,36 @@ CATALOGUE: dict[str, Entry] = {
     ),
 }
 
+RECORDINGS: dict[str, Entry] = {
+    "things-eeg2": Entry(
+        kind="recordings",
+        train=16540,
+        test=200,
+        licence="see the project on osf.io/3jk45",
+        citation="A. Gifford, K. Dwivedi, G. Roig, R. Cichy, A large and rich EEG dataset for modeling human visual "
+        "object recognition, NeuroImage 264:119754, 2022",
+        instructions=things_eeg2.INSTRUCTIONS,
+    ),
+    "eeg-faces-houses": Entry(
+        kind="recordings",
+        train=1174,
+        test=0,
+        licence="BSD 3-clause",
+        citation="A. Barachant, H. Banville and others, muse-lsl, 2017",
+        files=FACES_HOUSES_FILES,
+    ),
+    "images92": Entry(
+        kind="recordings",
+        train=92,
+        test=0,
+        licence="MIT, with rsatoolbox; none stated for the photographs",
+        citation="N. Kriegeskorte et al., Matching categorical object representations in inferior temporal cortex of "
+        "man and monkey, Neuron 60, 2008",
+        files=IMAGES92_FILES,
+    ),
+}
+EVERYTHING = CATALOGUE | RECORDINGS
+
 
 class Listed(NamedTuple):
     """A row of the list of data sets."""
@@ -109,8 +144,12 @@ def listing(root: Path | None = None) -> list[Listed]:
         root: a folder with data files, searched before ``UNPERTURBED_DATA`` and the cache.
     """
     rows: list[Listed] = []
-    for name, entry in CATALOGUE.items():
+    for name, entry in EVERYTHING.items():
         found, where, exact = True, f"comes with {entry.comes_with}", True
+        if entry.instructions:
+            folder, exact = _folder(name, root), None
+            found = folder.is_dir()
+            where = str(folder) if found else f"not there: unperturbed data fetch {name} says what to download"
         if entry.files:
             places = find(entry.files, root)
             paths = [place.path for place in places.values() if place]
@@ -127,12 +166,16 @@ def listing(root: Path | None = None) -> list[Listed]:
 def verify(name: str, root: Path | None = None) -> list[Verified]:
     """Return a row for each file of the data set ``name``, read and compared with its official checksum.
 
-    A set that comes with a package is one row: its digest with default settings, compared with the known one.
+    A set that comes with a package is one row: its digest with default settings, compared with the known one. A set
+    without published checksums is read as a whole and compared with what its authors describe.
 
     Raises:
         SpecError: an unknown name.
     """
-    entry = lookup("data set", CATALOGUE, name)
+    entry = lookup("data set", EVERYTHING, name)
+    if entry.instructions:
+        folder = _folder(name, root)
+        return [_described(folder / examined.name, examined) for examined in things_eeg2.examine(folder)]
     if entry.files:
         return [_verified(entry.files, file, find(entry.files, root)[file.name]) for file in entry.files.files]
     embedded = {"digits": lambda: read_digits("bilinear"), "photographs": read_photographs}
@@ -143,6 +186,18 @@ def verify(name: str, root: Path | None = None) -> list[Verified]:
             comes_with = CATALOGUE[part].comes_with
             rows.append(Verified(part, comes_with, "official" if got == expected else "inexact", expected, got))
     return rows
+
+
+def _folder(name: str, root: Path | None) -> Path:
+    """Return the folder that holds the set ``name``, or the one to put it into."""
+    folders = [place / name for place in roots(root)]
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
+
+
+def _described(path: Path, examined: things_eeg2.Examined) -> Verified:
+    state: State = "sound" if not examined.problem else "damaged" if examined.there else "missing"
+    got = examined.problem if examined.there else "nothing"
+    return Verified(examined.name, str(path), state, "what its authors describe", got)
 
 
 def _verified(official: OfficialSet, file: OfficialFile, place: Found | None) -> Verified:
@@ -166,10 +221,26 @@ def fetch(name: str, root: Path | None = None, *, mirror: str | None = None, pro
         progress: what pooch's ``HTTPDownloader`` takes as ``progressbar``.
 
     Raises:
-        SpecError: an unknown name, or a download that failed or is not the official file.
+        SpecError: an unknown name, a set that is to be downloaded by hand, or a download that failed or is not the
+            official file.
     """
-    entry = lookup("data set", CATALOGUE, name)
+    entry = lookup("data set", EVERYTHING, name)
+    if entry.instructions:
+        raise SpecError(f"{name} is to be downloaded by hand; instructions({name!r}) says what, and where to put it.")
     if entry.files is None:
         return []
     folder = root or Path(os.environ.get("UNPERTURBED_DATA") or pooch.os_cache("unperturbed"))
     return fetch_files(entry.files, folder / name, mirror=mirror, progress=progress)
+
+
+def instructions(name: str, root: Path | None = None) -> str:
+    """Return what to download by hand for the data set ``name`` and where to put it; nothing if ``fetch`` does it.
+
+    Args:
+        name: the data set.
+        root: the folder that shall hold the data set's own; by default ``UNPERTURBED_DATA``, then the cache.
+
+    Raises:
+        SpecError: an unknown name.
+    """
+    return lookup("data set", EVERYTHING, name).instructions.format(folder=roots(root)[0] / name)

@@ -1,0 +1,365 @@
+"""Images with what a brain answered to them, so that a network can be trained on both.
+
+What is trained on are the responses averaged over the repetitions of a training image, with mean 0 and variance 1 for
+each channel and time over the training images. ``responses`` puts a control in their place (``controls.py``); with
+``none`` there are none. The test images always have the real ones of the subject, normalised by the same numbers. All
+repetitions apart, for the prediction of EEG and its noise ceilings, come from ``recorded_repetitions``.
+
+``simulated-eeg`` needs no files: its brain is ``recordings.simulator``, which knows the right answers. ``things-eeg2``
+has nine images of each of 1,654 concepts for training and one for testing, four repetitions each (arXiv:2409.03646);
+the EEG of its own 200 test images, whose concepts are others, is what ``recorded_repetitions`` returns. In
+``faces-houses-eeg`` it is not recorded which picture was shown, only whether a face or a house, so that every picture
+of a class has the same response.
+
+Departs from the sources: pictures are averaged over areas to 32x32 pixels, which is what the models take.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, UInt8
+from numpy import ndarray
+from skimage.io import imread
+from skimage.transform import resize_local_mean
+from torch import Tensor
+
+from unperturbed.data.cifar10 import read_cifar10
+from unperturbed.data.controls import control, gabor_energies
+from unperturbed.data.digits import read_digits
+from unperturbed.data.files import Places, find, roots
+from unperturbed.data.photographs import read_photographs
+from unperturbed.data.recordings import CHANNELS, TIMES, Layout, Recordings, read_subject, simulate
+from unperturbed.data.recordings.faces_houses import CLASSES, FILES, evoked, faces_houses, trials
+from unperturbed.data.recordings.simulator import World
+from unperturbed.data.recordings.things_eeg2 import ORIGINAL
+from unperturbed.data.settings import Range, resolve
+from unperturbed.data.split import Collection, Dataset, Part, Split, digest, ordering
+from unperturbed.records import Spec, SpecError
+
+Responses = Literal[
+    "real",
+    "shuffled",
+    "shuffled-within-class",
+    "phase-randomised",
+    "gaussian",
+    "white",
+    "other-subject",
+    "time-reversed",
+    "gabor",
+    "none",
+]
+ClassResponses = Literal["real", "shuffled", "phase-randomised", "white", "time-reversed", "none"]
+ImageSet = Literal["photographs", "digits", "cifar10"]
+
+TrainSize = Annotated[int, Range(20, 5000, 10)]
+TestSize = Annotated[int, Range(10, 500, 10)]
+Repeats = Annotated[int, Range(2, 80)]
+SIMULATED_SUBJECTS = 4
+SimulatedSubject = Annotated[int, Range(1, SIMULATED_SUBJECTS)]
+RealSubject = Annotated[int, Range(1, 10)]
+
+SEED = 0  # of the simulation
+IMAGE_SETS: dict[ImageSet, Callable[[Places, int, int], Collection]] = {
+    "photographs": lambda _, train, test: read_photographs(train, test),
+    "digits": lambda _, __, ___: read_digits("bilinear"),
+    "cifar10": lambda places, _, __: read_cifar10(places),
+}
+STIMULI = ("houses", "faces")  # folders of pictures, in the order of the classes
+STIMULI_EACH = 12
+HELD_OUT = 3  # pictures of each class
+LAST_RUNS = 2  # of six, for testing
+SIZE = 32
+
+
+class Repetitions(NamedTuple):
+    """Images with every repetition of the response to them."""
+
+    images: Float[Tensor, "images 3 height width"]  # in [0, 1]
+    responses: Float[ndarray, "images repetitions channels times"]  # as recorded
+    channels: tuple[str, ...]
+    times: Float64[ndarray, " times"]  # seconds after the onset
+
+
+def simulated_eeg(
+    places: Places,
+    *,
+    images: ImageSet = "photographs",
+    world: World = "robust",
+    subject: SimulatedSubject = 1,
+    responses: Responses = "real",
+    train: TrainSize = 1000,
+    test: TestSize = 200,
+    repetitions: Repeats = 4,
+    test_repetitions: Repeats = 40,
+) -> Dataset:
+    """Return images of ten classes, equally many of each, with simulated EEG.
+
+    Args:
+        places: where files are looked for.
+        images: what is shown.
+        world: what the EEG says of the images: orientations and classes (``robust``), or nothing.
+        subject: whose EEG.
+        responses: what a network is trained to predict.
+        train: how many training images.
+        test: how many test images.
+        repetitions: of each training image.
+        test_repetitions: of each test image.
+    """
+    collection = _balanced(IMAGE_SETS[images](places, train, test), train, test)
+    whose = (subject, subject % SIMULATED_SUBJECTS + 1) if responses == "other-subject" else (subject,)
+    collection, found = _simulated(collection, whose, world, repetitions, test_repetitions)
+    real, other = found[0], found[-1].training
+    remarks = (*collection.remarks, f"the EEG is simulated, in the world {world!r}: no brain was recorded")
+    test_responses = real.test.responses.mean(axis=1)
+    return _dataset(
+        "simulated-eeg", collection._replace(remarks=remarks), real.training, test_responses, responses, other
+    )
+
+
+def things_eeg2(places: Places, *, subject: RealSubject = 1, responses: Responses = "real") -> Dataset:
+    """Return photographs of 1,654 concepts with the EEG of one person, nine of each for training and one for testing.
+
+    To read the photographs takes minutes, and their bytes depend on the decoder of JPEG.
+
+    Args:
+        places: where files are looked for.
+        subject: whose EEG.
+        responses: what a network is trained to predict.
+
+    Raises:
+        SpecError: a file is missing or damaged.
+    """
+    return things_in(_things_folder(places), subject=subject, responses=responses)
+
+
+def things_in(folder: Path, *, subject: int, responses: Responses, layout: Layout = ORIGINAL) -> Dataset:
+    """Return the data set ``things-eeg2`` that lies in ``folder`` and has this layout."""
+    found = read_subject(folder, subject, layout=layout)
+    recorded = found.training
+    averages = recorded.responses.mean(axis=1)
+    other = averages
+    if responses == "other-subject":
+        other = read_subject(folder, subject % layout.subjects + 1, layout=layout).training.responses.mean(axis=1)
+    pixels = _pictures([folder / "training_images" / name for name in recorded.images])
+    train, test = (
+        Part(torch.from_numpy(pixels[rows]), torch.from_numpy(recorded.concepts[rows]))
+        for rows in (found.training_rows, found.validation_rows)
+    )
+    remarks = (f"photographs are averaged over areas to {SIZE}x{SIZE} pixels",)
+    collection = Collection(train, test, recorded.names, remarks)
+    rows = found.training_rows
+    return _dataset("things-eeg2", collection, averages[rows], averages[found.validation_rows], responses, other[rows])
+
+
+def faces_houses_eeg(places: Places, *, responses: ClassResponses = "real") -> Dataset:
+    """Return 24 pictures of faces and houses with the average evoked response of their class: 18 for training.
+
+    The responses of training pictures come from the first four runs, those of test pictures from the last two. They
+    are divided by one number for each electrode, the root mean square of the training responses: there are only two.
+
+    Args:
+        places: where files are looked for.
+        responses: what a network is trained to predict.
+
+    Raises:
+        SpecError: a file or a picture is missing, or MNE-Python is not installed.
+    """
+    runs = faces_houses(places)
+    first, last = (evoked(trials(part)) for part in (runs[:-LAST_RUNS], runs[-LAST_RUNS:]))
+    size = np.sqrt((first**2).mean(axis=(0, 2), keepdims=True))
+    train, test = _stimuli(places)
+    remarks = (
+        f"very small: {len(train)} training and {len(test)} test pictures, two responses",
+        "responses are class means: which picture was shown is not recorded",
+    )
+    real = (first / size)[train.labels.numpy()]
+    trained = (
+        None
+        if responses == "none"
+        else real
+        if responses == "real"
+        else control(real, train.labels.numpy(), kind=responses)
+    )
+    return _joined(
+        "faces-houses-eeg", Collection(train, test, CLASSES, remarks), trained, (last / size)[test.labels.numpy()]
+    )
+
+
+RECORDED: dict[str, Callable[..., Dataset]] = {
+    "simulated-eeg": simulated_eeg,
+    "things-eeg2": things_eeg2,
+    "faces-houses-eeg": faces_houses_eeg,
+}
+
+
+def recorded_repetitions(spec: Spec, *, root: Path | None = None, accept_inexact: bool = False) -> Repetitions:
+    """Return images that no network was trained on, with every repetition of the real response of the subject.
+
+    Those of ``simulated-eeg`` are its test images, in their order; those of ``things-eeg2`` the 200 of other concepts.
+
+    Args:
+        spec: a name in ``RECORDED`` with settings; defaults are filled in.
+        root: as for ``load``.
+        accept_inexact: as for ``load``.
+
+    Raises:
+        SpecError: another data set, one without a response to each image, or a file is missing or damaged.
+    """
+    full = resolve(RECORDED, spec)
+    settings: dict[str, Any] = full.settings
+    places = Places(root, accept_inexact)
+    if full.name == "faces-houses-eeg":
+        raise SpecError("faces-houses-eeg has no response to a single picture; take simulated-eeg or things-eeg2.")
+    if full.name == "things-eeg2":
+        folder = _things_folder(places)
+        recorded = read_subject(folder, settings["subject"]).test
+        pixels = _pictures([folder / "test_images" / name for name in recorded.images])
+    else:
+        train, test = settings["train"], settings["test"]
+        collection = _balanced(IMAGE_SETS[settings["images"]](places, train, test), train, test)
+        counts = settings["repetitions"], settings["test_repetitions"]
+        collection, (found,) = _simulated(collection, (settings["subject"],), settings["world"], *counts)
+        recorded, pixels = found.test, collection.test.images.numpy()
+    images = torch.from_numpy(pixels).to(torch.float32) / 255
+    return Repetitions(images, recorded.responses, recorded.channels, recorded.times)
+
+
+class _Found(NamedTuple):
+    training: Float64[ndarray, "images channels times"]  # means over the repetitions
+    test: Recordings
+
+
+def _balanced(collection: Collection, train: int, test: int) -> Collection:
+    """Return the first images of each class, class after class."""
+
+    def first(part: Part, total: int, which: str) -> Part:
+        each = total // len(collection.classes)
+        rows = [torch.nonzero(part.labels == label)[:each, 0] for label in range(len(collection.classes))]
+        fewest = min(len(found) for found in rows)
+        if fewest < each:
+            raise SpecError(
+                f"simulated-eeg: {total} {which} images need {each} of each class, got {fewest}; choose fewer."
+            )
+        chosen = torch.cat(rows)
+        return Part(part.images[chosen], part.labels[chosen])
+
+    return collection._replace(train=first(collection.train, train, "train"), test=first(collection.test, test, "test"))
+
+
+def _simulated(
+    collection: Collection, subjects: Sequence[int], world: World, repetitions: int, test_repetitions: int
+) -> tuple[Collection, list[_Found]]:
+    """Return the images in the order of the responses, and these for each of the subjects."""
+    pixels = torch.cat([collection.train.images, collection.test.images])
+    labels = torch.cat([collection.train.labels, collection.test.labels])
+    with TemporaryDirectory() as name:
+        simulated = simulate(
+            Path(name),
+            pixels.numpy() / 255,
+            labels.numpy(),
+            seed=SEED,
+            world=world,
+            subjects=max(subjects),
+            training_concepts=len(collection.classes),
+            images_per_concept=len(collection.train) // len(collection.classes),
+            test_images=len(collection.test),
+            training_repetitions=repetitions,
+            test_repetitions=test_repetitions,
+        )
+        found = [read_subject(Path(name), subject, layout=simulated.layout) for subject in subjects]
+        kept = [
+            _Found(each.training.responses.mean(axis=1), replace(each.test, responses=np.array(each.test.responses)))
+            for each in found
+        ]
+    train, test = (Part(pixels[rows], labels[rows]) for rows in (simulated.training, simulated.test))
+    return collection._replace(train=train, test=test), kept
+
+
+def _dataset(
+    name: str,
+    collection: Collection,
+    training: Float64[ndarray, "train channels times"],
+    test: Float64[ndarray, "test channels times"],
+    responses: Responses,
+    other: Float64[ndarray, "train channels times"],
+) -> Dataset:
+    """Return the images with what ``responses`` says, normalised."""
+    mean, deviation = _moments(training)
+    labels = collection.train.labels.numpy()
+    if responses == "none":
+        trained = None
+    elif responses == "real":
+        trained = (training - mean) / deviation
+    elif responses == "other-subject" or responses == "gabor":
+        if responses == "gabor":
+            other = gabor_energies(collection.train.images.numpy(), channels=len(CHANNELS), times=len(TIMES))
+        others_mean, others_deviation = _moments(other)
+        trained = (other - others_mean) / others_deviation
+    else:
+        trained = control((training - mean) / deviation, labels, kind=responses)
+    return _joined(name, collection, trained, (test - mean) / deviation)
+
+
+def _moments(training: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean and the standard deviation over images; 1 where nothing varies."""
+    deviation = training.std(axis=0)
+    return training.mean(axis=0), np.where(deviation > 0, deviation, 1.0)
+
+
+def _joined(name: str, collection: Collection, training: np.ndarray | None, test: np.ndarray) -> Dataset:
+    train, tested = (
+        Split((part,), responses=None if found is None else torch.from_numpy(found.astype(np.float32)))
+        for part, found in ((collection.train, training), (collection.test, test))
+    )
+    total = digest(train, tested, collection.classes)
+    return Dataset(name, train, tested, collection.classes, total, collection.remarks)
+
+
+def _things_folder(places: Places) -> Path:
+    folders = [place / "things-eeg2" for place in roots(places.root)]
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
+
+
+def _stimuli(places: Places) -> tuple[Part, Part]:
+    """Return the pictures for training and for testing, houses before faces."""
+    folder = _beside(places)
+    train: list[Path] = []
+    test: list[Path] = []
+    for label, name in enumerate(STIMULI):
+        paths = sorted((folder / name).glob("*.jpg"))
+        if len(paths) != STIMULI_EACH:
+            raise SpecError(
+                f"{folder / name} should hold {STIMULI_EACH} pictures (.jpg), got {len(paths)}; they are those of the "
+                "muse-lsl project and lie beside its recordings."
+            )
+        mixed = [paths[place] for place in ordering(len(paths), label)]
+        test += mixed[:HELD_OUT]
+        train += mixed[HELD_OUT:]
+    labels = [torch.arange(len(STIMULI)).repeat_interleave(len(paths) // len(STIMULI)) for paths in (train, test)]
+    parts = [Part(torch.from_numpy(_pictures(paths)), of) for paths, of in zip((train, test), labels, strict=True)]
+    return parts[0], parts[1]
+
+
+def _beside(places: Places) -> Path:
+    """Return the folder ``stimuli`` of the place where the recordings were found."""
+    found = [place.path for place in find(FILES, places.root).values() if place is not None]
+    return found[0].parent / "stimuli"
+
+
+def _pictures(paths: Sequence[Path]) -> UInt8[ndarray, "n 3 32 32"]:
+    """Return pictures in three colours, averaged over areas."""
+    return np.stack([_picture(path) for path in paths])
+
+
+def _picture(path: Path) -> UInt8[ndarray, "3 32 32"]:
+    pixels = np.asarray(imread(path))
+    colour = pixels[:, :, :3] if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
+    if colour.shape[:2] != (SIZE, SIZE):
+        means = resize_local_mean(colour, (SIZE, SIZE), channel_axis=2, preserve_range=True)
+        colour = np.rint(means).clip(0, 255).astype(np.uint8)
+    return np.ascontiguousarray(colour.transpose(2, 0, 1))
