@@ -14,6 +14,7 @@ from unperturbed.report.content import Confidence, Content, Picture, Shown
 from unperturbed.report.costs import cost_rows, stage_rows
 from unperturbed.report.drawing import converted, svg
 from unperturbed.report.figures import draw
+from unperturbed.report.geometry import plane_rows, spectrum_rows
 from unperturbed.report.overview import overview_rows
 from unperturbed.report.page import render
 from unperturbed.report.verdicts import association_rows, claims_rows, contrast_rows
@@ -36,6 +37,8 @@ OPTIONAL = {  # written where a study has what they are about
     "associations": association_rows,
     "networks": network_rows,
     "overview": overview_rows,
+    "spectra": spectrum_rows,
+    "planes": plane_rows,
     "confidence": confidence_rows,
     "reliability": reliability_rows,
 }

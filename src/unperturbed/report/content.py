@@ -68,6 +68,19 @@ class Confidence:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """What an examination of one network kept to be drawn."""
+
+    architecture: str
+    condition: str
+    label: str
+    examination: str
+    seed: int
+    epoch: int
+    arrays: dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
 class Content:
     """Everything a report shows. Nothing else is read: the page depends on these values only.
 
@@ -79,6 +92,7 @@ class Content:
         decisions: what ``unperturbed.statistics.decide`` says of the claims.
         pictures: adversarial examples.
         confidences: class probabilities of one network of each cell, where they were examined.
+        drawn: arrays of one network of each cell, of the examinations that are drawn.
         versions: name to version of what computed the results.
         command: the command line that made the report.
         seconds: wall time of that command.
@@ -92,6 +106,7 @@ class Content:
     decisions: Decisions
     pictures: tuple[Picture, ...] = ()
     confidences: tuple[Confidence, ...] = ()
+    drawn: tuple[Drawn, ...] = ()
     versions: dict[str, Any] = field(default_factory=dict[str, Any])
     command: str = ""
     seconds: float = 0.0

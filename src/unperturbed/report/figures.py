@@ -27,6 +27,7 @@ from unperturbed.report.drawing import (
     side_by_side,
     slim,
 )
+from unperturbed.report.geometry import geometry_figures
 from unperturbed.report.numbers import radius
 
 CURVE = 3  # radii that make an examination's accuracies a curve
@@ -324,4 +325,9 @@ def draw(content: Content) -> list[Figure]:
         for name, title, caption, sources, make in drawn
         if (chart := make()) is not None
     ]
-    return [*figures, *association_figures(content), *confidence_figures(content)]
+    return [
+        *figures,
+        *association_figures(content),
+        *geometry_figures(content),
+        *confidence_figures(content),
+    ]

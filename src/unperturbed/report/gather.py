@@ -7,15 +7,16 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unperturbed.ledger import Ledger
+from unperturbed.ledger import Ledger, Placement, Stored
 from unperturbed.records import SpecError, Study
 from unperturbed.report.confidence import counted
-from unperturbed.report.content import Confidence, Content, Picture, Shown
+from unperturbed.report.content import Confidence, Content, Drawn, Picture, Shown
+from unperturbed.report.geometry import BOUNDARY, SPECTRUM
 from unperturbed.statistics import decide
 
 T = TypeVar("T")
@@ -46,6 +47,7 @@ def gather(ledger: Ledger, run_id: int, *, seconds: float | None = None) -> Cont
             [picture for attack in pictured(study) for picture in _pictures(ledger, run_id, study, attack)]
         ),
         confidences=tuple(_confidences(ledger, run_id, study)),
+        drawn=tuple(_drawn(ledger, run_id, study)),
         versions=run.versions,
         command=run.command,
         seconds=(run.seconds or 0.0) if seconds is None else seconds,
@@ -99,21 +101,52 @@ def over(found: Sequence[T], count: int) -> list[T]:
 
 def _confidences(ledger: Ledger, run_id: int, study: Study) -> list[Confidence]:
     """Return the class probabilities of the first seed's last network of each cell, of the first such examination."""
-    found: dict[tuple[str, str], tuple[int, int, Confidence]] = {}
+    label = next(iter(_labels(study, CALIBRATION)), None)
+    found: list[Confidence] = []
+    for place, arrays in _first_networks(ledger, run_id, label) if label else ():
+        if "probabilities" in arrays and "labels" in arrays:
+            numbers = counted(arrays["probabilities"], arrays["labels"])
+            cell = (place.architecture, place.condition)
+            found.append(Confidence(*cell, place.label, place.seed, place.epoch, *numbers))
+    return sorted(found, key=_order(study))
+
+
+def _drawn(ledger: Ledger, run_id: int, study: Study) -> list[Drawn]:
+    """Return what the first seed's last network of each cell kept to be drawn, examination by examination."""
+    return [
+        found
+        for name in (SPECTRUM, BOUNDARY)
+        for label in _labels(study, name)
+        for found in sorted(
+            (
+                Drawn(place.architecture, place.condition, label, name, place.seed, place.epoch, arrays)
+                for place, arrays in _first_networks(ledger, run_id, label)
+            ),
+            key=_order(study),
+        )
+    ]
+
+
+def _labels(study: Study, examination: str) -> list[str]:
     planned = {label: plan for trial in study.trials for label, plan in trial.examinations.items()}
-    label = next((label for label, plan in planned.items() if plan.examination.name == CALIBRATION), None)
-    for place, stored in ledger.artefacts(run_id, label) if label else ():
-        cell, rank = (place.architecture, place.condition), (-place.epoch, place.seed)
-        if cell in found and rank >= found[cell][:2]:
-            continue
+    return [label for label, plan in planned.items() if plan.examination.name == examination]
+
+
+def _first_networks(ledger: Ledger, run_id: int, label: str) -> list[tuple[Placement, dict[str, NDArray[Any]]]]:
+    """Return what was kept under a label of the first seed's last network of each cell."""
+    chosen: dict[tuple[str, str], tuple[Placement, Stored]] = {}
+    for place, stored in ledger.artefacts(run_id, label):
+        cell = (place.architecture, place.condition)
+        if cell not in chosen or (-place.epoch, place.seed) < (-chosen[cell][0].epoch, chosen[cell][0].seed):
+            chosen[cell] = (place, stored)
+    kept: list[tuple[Placement, dict[str, NDArray[Any]]]] = []
+    for place, stored in chosen.values():
         with np.load(io.BytesIO(ledger.read(stored)), allow_pickle=False) as arrays:
-            if "probabilities" in arrays and "labels" in arrays:
-                numbers = counted(arrays["probabilities"], arrays["labels"])
-                found[cell] = (*rank, Confidence(*cell, place.label, place.seed, place.epoch, *numbers))
-    return sorted((kept for *_, kept in found.values()), key=_order(study))
+            kept.append((place, dict(arrays)))
+    return kept
 
 
-def _order(study: Study) -> Callable[[Picture | Confidence], tuple[str, int]]:
+def _order(study: Study) -> Callable[[Picture | Confidence | Drawn], tuple[str, int]]:
     order = {name: number for number, name in enumerate(study.conditions)}
     return lambda found: (found.architecture, order.get(found.condition, len(order)))
 

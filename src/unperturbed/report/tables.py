@@ -58,7 +58,7 @@ def main_pair(content: Content) -> tuple[str, str] | None:
     None without claims about contrasts.
     """
     claims = [claim for claim in content.study.claims if claim.contrasts]
-    examined = examination_plans(content)
+    examined = {*examination_plans(content), "learning"}  # neither is an attack
     attacked = [claim for claim in claims if claim.attack not in examined]
     named = Counter((claim.attack, claim.measure) for claim in attacked or claims)
     return named.most_common(1)[0][0] if named else None
