@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from unperturbed import lab
-from unperturbed.lab.study_file import find
+from unperturbed.lab.study_file import find, names
 from unperturbed.records import Association, Cell, SpecError, Study, Sweep, Variable
 
 TINY = Path(__file__).with_name("tiny.toml")
@@ -416,3 +416,23 @@ def test_wrong_words_about_mechanisms_are_named(tmp_path, old, new, message):
     path.write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(SpecError, match=message):
         lab.load(str(path))
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_study_of_the_lab_loads_at_its_smallest_scale(name):
+    study = lab.load(name, scale="smoke")
+    assert len({trial.canonical() for trial in study.trials}) == len(study.trials) > 1
+    assert study.claims
+
+
+def test_what_the_claims_of_local_learning_are_about_is_trained():
+    study = lab.load("local-learning")
+    decided = {
+        cell.condition
+        for claim in study.claims
+        for contrast in claim.contrasts
+        for cell in (contrast.left, contrast.right)
+        if cell.number is None
+    }
+    along = {condition for sweep in study.sweeps.values() for condition in sweep.conditions}
+    assert decided - {*study.sweeps} | along <= {trial.condition for trial in study.trials}
