@@ -131,8 +131,8 @@ def geometry_figures(content: Content) -> list[Figure]:
     if plane_rows(content):
         text = (
             f"The class that each network {whose} gives to points around one test image, which lies in the middle: "
-            "to the right along the steepest descent of its margin, upwards along a direction at random. Intensities may "
-            "leave [0, 1] here."
+            "to the right along the steepest descent of its margin, upwards along a direction at random. Intensities "
+            "may leave [0, 1] here."
         )
         figures.append(Figure("planes", "Classes around an image", text, ("planes",), configured(planes(content))))
     return figures
