@@ -72,6 +72,21 @@ def deployed():
 
 
 @pytest.fixture
+def with_branch():
+    """An untrained residual network that predicts EEG."""
+
+    def make(channels, times):
+        size = {"channels": channels, "times": times, "width": 8, "taps": "all"}
+        mechanism = mechanisms.build([Spec(name="eeg-cotraining", settings=size)])
+        network = models.build(Spec(name="resnet", settings={"depth": 8, "width": 4}), generator("weights", 0))
+        mechanism.install(network)
+        mechanism.settle(network, 0)
+        return network.eval()
+
+    return make
+
+
+@pytest.fixture
 def values():
     """What was found, by measure."""
     return lambda found: {row.measure: row.value for row in found.measures}

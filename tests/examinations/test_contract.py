@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from unperturbed import examinations
+from unperturbed.data import Repetitions
 from unperturbed.examinations import EXAMINATIONS, PASSES, Interrupted
 from unperturbed.measures import QUANTITIES
 from unperturbed.records import Spec
@@ -22,6 +23,7 @@ CHEAP = {
     "gradients": {"draws": 3},
     "timing": {"batch_size": 4, "repeats": 2},
     "published-perturbation": {"grid": 10},
+    "eeg-prediction": {"splits": 5},
 }
 ASKS_NOTHING = {"noise-strength"}  # of the network: there is nothing to interrupt
 BY_THE_CLOCK = {"timing"}
@@ -33,7 +35,18 @@ def _found(name, subject):
     return EXAMINATIONS[name](subject, **CHEAP.get(name, {}))
 
 
-def _subject(name, deployed, **rest):
+@pytest.fixture
+def subject_of(deployed, with_branch):
+    return lambda name, **rest: _subject(name, deployed, with_branch, **rest)
+
+
+def _subject(name, deployed, with_branch, **rest):
+    if name == "eeg-prediction":  # looks at the network as it was trained, and at recordings
+        network = with_branch(channels=2, times=6)
+        subject = deployed(**rest)._replace(network=network, trained=lambda: network)
+        responses = np.random.default_rng(0).standard_normal((len(subject.images), 4, 2, 6))
+        recorded = Repetitions(subject.images, responses, ("O1", "PO7"), np.arange(6) / 20)
+        return subject._replace(recorded=lambda: recorded)
     if name == "published-perturbation":  # looks behind the normalisation of one model
         return deployed(model="hidden-layer", **rest)
     return deployed("noise-injection" if name == "noise-strength" else "randomised-smoothing", **rest)
@@ -55,8 +68,8 @@ def test_the_signature_is_a_schema_with_a_default_for_everything(name):
 
 
 @pytest.mark.parametrize("name", EXAMINATIONS)
-def test_measures_are_as_declared_the_same_again_and_nothing_is_disturbed(name, deployed):
-    subject = _subject(name, deployed)
+def test_measures_are_as_declared_the_same_again_and_nothing_is_disturbed(name, subject_of):
+    subject = subject_of(name)
     for parameter in subject.network.parameters():
         parameter.grad = torch.ones_like(parameter)
     before = _state(subject)
@@ -75,7 +88,7 @@ def test_measures_are_as_declared_the_same_again_and_nothing_is_disturbed(name, 
 
     if name not in BY_THE_CLOCK:
         torch.rand(7)
-        again = _found(name, _subject(name, deployed))
+        again = _found(name, subject_of(name))
         assert again.measures == found.measures
         assert again.curves == found.curves
         assert (again.forwards, again.backwards) == (found.forwards, found.backwards)
@@ -85,9 +98,9 @@ def test_measures_are_as_declared_the_same_again_and_nothing_is_disturbed(name, 
 
 
 @pytest.mark.parametrize("name", sorted(set(EXAMINATIONS) - ASKS_NOTHING))
-def test_an_interruption_is_heard_and_nothing_is_disturbed(name, deployed):
+def test_an_interruption_is_heard_and_nothing_is_disturbed(name, subject_of):
     looks = []
-    subject = _subject(name, deployed, stopped=lambda: looks.append(0) or True)
+    subject = subject_of(name, stopped=lambda: looks.append(0) or True)
     before = _state(subject)
     with pytest.raises(Interrupted):
         _found(name, subject)

@@ -8,9 +8,11 @@ from unperturbed.examinations.certificates import certificates
 from unperturbed.examinations.contract import BATCH_SIZE, Examination, Found, Interrupted, Subject, measured
 from unperturbed.examinations.critical_perturbation import critical_perturbation, published_perturbation
 from unperturbed.examinations.dimension import dimension
+from unperturbed.examinations.eeg_prediction import eeg_prediction
 from unperturbed.examinations.geometry import geometry
 from unperturbed.examinations.gradients import gradients
 from unperturbed.examinations.noise_strength import noise_strength
+from unperturbed.examinations.robustness_gain import robustness_gain
 from unperturbed.examinations.spectrum import spectrum
 from unperturbed.examinations.timing import timing
 from unperturbed.examinations.transfer import transfer
@@ -32,6 +34,8 @@ EXAMINATIONS: dict[str, Examination] = {
     "boundary": boundary,
     "critical-perturbation": critical_perturbation,
     "published-perturbation": published_perturbation,
+    "eeg-prediction": eeg_prediction,
+    "robustness-gain": robustness_gain,
 }
 
 PASSES: dict[str, int] = {  # about how many for each image, for the time left only
@@ -49,4 +53,6 @@ PASSES: dict[str, int] = {  # about how many for each image, for the time left o
     "boundary": 15,
     "critical-perturbation": 300,
     "published-perturbation": 1000,
+    "eeg-prediction": 1,
+    "robustness-gain": 600,
 }

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from unperturbed.data import Repetitions
 from unperturbed.measures import QUANTITIES, Measured
 
 BATCH_SIZE = 500  # fixed: another one rounds otherwise, and the same record must give the same numbers
@@ -32,6 +33,8 @@ class Subject(NamedTuple):
     random: bool = False  # as the mechanisms declare: equal images get unequal answers
     beside: nn.Module | None = None  # another deployed network, where the study names one
     stopped: Callable[[], bool] = lambda: False
+    trained: Callable[[], nn.Module] | None = None  # the network with what is removed where it is deployed
+    recorded: Callable[[], Repetitions] | None = None  # what a brain answered, where the data set has that
 
     def look(self, *_progress: object) -> None:
         """Raise ``Interrupted`` where the user asked to stop; to be called often, as progress if that is convenient."""

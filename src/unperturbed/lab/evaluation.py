@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from typing import Any, cast
 
 import numpy as np
@@ -12,15 +13,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from unperturbed.attacks import ATTACKS, sweep
-from unperturbed.data import Split
+from unperturbed.data import Repetitions, Split, recorded_repetitions
+from unperturbed.data.recorded import RECORDED
 from unperturbed.examinations import BATCH_SIZE, EXAMINATIONS, Interrupted, Subject
 from unperturbed.lab.courses import Course, Station, Stopped, expected_passes
-from unperturbed.lab.weights import deployed, train_all
+from unperturbed.lab.weights import deployed, train_all, trained
 from unperturbed.measures import measure_evidence
 from unperturbed.mechanisms.installing import altered
 from unperturbed.records import (
     AttackStage,
     ExaminationStage,
+    Spec,
     TrainingStage,
     Trial,
 )
@@ -81,6 +84,8 @@ def _examine(stage: ExaminationStage, network: nn.Module, test: Split, station: 
         random=stage.random,
         beside=None if stage.beside is None else deployed(stage.beside, station),
         stopped=station.stopped,
+        trained=partial(trained, stage.weights, station),
+        recorded=_recorded(stage.weights.data),
     )
     try:
         found = EXAMINATIONS[name](subject, **cast(dict[str, Any], stage.examination.settings))
@@ -98,6 +103,18 @@ def _examine(stage: ExaminationStage, network: nn.Module, test: Split, station: 
         device=device.type,
         versions=station.machine.versions,
     )
+
+
+def _recorded(data: Spec) -> Callable[[], Repetitions] | None:
+    """Return a function that loads the recordings, which are the same whatever the network was trained to predict."""
+    if data.name not in RECORDED:
+        return None
+    return partial(_repetitions, Spec(name=data.name, settings={**data.settings, "responses": "real"}).canonical())
+
+
+@lru_cache(maxsize=1)
+def _repetitions(data: str) -> Repetitions:
+    return recorded_repetitions(Spec.model_validate_json(data))
 
 
 def packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:

@@ -206,9 +206,19 @@ def _record_weights(
     )
 
 
+def trained(stage: TrainingStage, station: Station) -> nn.Module:
+    """Return a network as it was trained, in evaluation mode."""
+    return _rebuilt(stage, station).to(station.machine.device).eval()
+
+
 def deployed(stage: TrainingStage, station: Station) -> nn.Module:
     """Return a trained network as it is deployed, in evaluation mode."""
-    network = untrained(stage)
-    network.load_state_dict(load_weights(stage, station.ledger))
+    network = _rebuilt(stage, station)
     mechanisms.build(stage.mechanisms).finish(network)
     return network.to(station.machine.device).eval()
+
+
+def _rebuilt(stage: TrainingStage, station: Station) -> nn.Module:
+    network = untrained(stage)
+    network.load_state_dict(load_weights(stage, station.ledger))
+    return network
