@@ -265,7 +265,7 @@ def test_foreign_words_are_no_markup():
         (("defence.py:make_model", "--budget", "fast"), "There is no budget 'fast'. There are: quick, standard, headline."),
         (("defence.py:make_model", "--count", "0"), "--count: expected at least 1; got 0"),
         (("defence.py:make_model", "--device", "tpu"), "--device must be auto, cpu or cuda, got 'tpu'."),
-        (("defence.py:make_model", "--data", "digits"), "expected either --data (digits, photographs, mnist, cifar10, fusion) or --images; got both"),
+        (("defence.py:make_model", "--data", "digits"), "expected either --data (digits, photographs, mnist, cifar10, fusion, simulated-eeg, things-eeg2, faces-houses-eeg) or --images; got both"),
         (("defence.py:make_model", "--twin", "defence.py:training"), "--twin: classifier: expected evaluation mode"),
         (("defence.py:make_model", "--surrogate", "no.py:a"), "--surrogate: no.py: there is no such file"),
     ],
@@ -303,7 +303,10 @@ def test_bad_images_and_labels_are_one_line(unperturbed, work, audited, spoil, m
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "expected either --data (digits, photographs, mnist, cifar10, fusion) or --images; got neither"),
+        (
+            (),
+            "expected either --data (digits, photographs, mnist, cifar10, fusion, simulated-eeg, things-eeg2, faces-houses-eeg) or --images; got neither",
+        ),
         (("--images", "x.npy"), "--labels: expected y.npy with the class numbers of x.npy; got nothing"),
         (
             ("--images", ".", "--labels", "y.npy"),

@@ -106,7 +106,10 @@ def test_pretraining_hands_its_weights_on(tiny, finished):
     first = lane.training[2]
     assert (first.start.data.name, first.data.name, first.start.epoch) == ("photographs", "digits", 2)
     with Ledger.open(finished, write=False) as ledger:
-        (state,) = weights._resume([first], 6, ledger)
+        machine = courses.Machine(CPU, None, {})
+        station = courses.Station(datasets, ledger, 0, machine, lambda *_: None, lambda: False)
+        place = weights._place(first, datasets[first.data.canonical()].train, station)
+        (state,) = weights._resume([first], [place], 6, ledger)
         handed = weights.load_weights(first.start, ledger)
     assert state.step == 0
     assert all(torch.equal(state.weights[name], handed[name]) for name in handed)

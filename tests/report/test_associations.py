@@ -122,7 +122,7 @@ def test_associations_have_no_part_in_what_most_claims_are_about(geometry):
 def test_a_sentence_has_the_correlation_its_interval_and_both_counts(geometry):
     plain, partial, _ = geometry.decisions.relations
     assert sentence(geometry, plain) == (
-        "Over 36 networks of 12 conditions, Spearman's \N{GREEK SMALL LETTER RHO} of spectrum_alpha by certificates and "
+        "Over 36 networks of 12 conditions, Spearman's \N{GREEK SMALL LETTER RHO} of exponent of the spectrum by certificates and "
         f"accuracy at 8/255 under pgd-eot is +{plain.rho:.2f} (95% interval [{plain.interval.low:.2f}, "
         f"{plain.interval.high:.2f}], p = {probability(plain.p)} by exchanging conditions): they rise together."
     )
@@ -166,7 +166,7 @@ def test_each_set_of_points_is_one_figure_drawn_from_the_table(geometry):
     assert [(row["condition"], row["x"], row["y"]) for row in shown] == [
         (row["condition"], pytest.approx(row["x"], abs=1e-6), pytest.approx(row["y"], abs=1e-6)) for row in rows[:36]
     ]
-    assert first.title == "Networks by spectrum_alpha by certificates and accuracy at 8/255 under pgd-eot"
+    assert first.title == "Networks by exponent of the spectrum by certificates and accuracy at 8/255 under pgd-eot"
     # the plain and the partial association are of the same points
     assert first.caption == "One point per network. " + " ".join(
         f"{relation.claim}: {sentence(geometry, relation)}" for relation in geometry.decisions.relations[:2]
@@ -174,7 +174,7 @@ def test_each_set_of_points_is_one_figure_drawn_from_the_table(geometry):
     assert [row["x"] for row in specification(second)["data"]["values"]] != [row["x"] for row in shown]
     assert first.tables == ("networks",)
     encoding = specification(first)["encoding"]
-    assert encoding["x"]["title"] == "spectrum_alpha by certificates (no unit)"
+    assert encoding["x"]["title"] == "exponent of the spectrum by certificates (no unit)"
     assert encoding["y"]["title"] == "accuracy at 8/255 under pgd-eot (fraction of the images)"
     assert set(encoding["shape"]["scale"]["range"]) == {"circle"}
     colours, elsewhere = (
@@ -187,7 +187,7 @@ def test_each_set_of_points_is_one_figure_drawn_from_the_table(geometry):
     assert set(colours) == {row["condition"] for row in rows} > set(elsewhere)
     assert {name: colours[name] for name in elsewhere} == elsewhere
     root = ET.fromstring(drawing.svg(first))
-    assert "spectrum_alpha by certificates (no unit)" in "".join(root.itertext())
+    assert "exponent of the spectrum by certificates (no unit)" in "".join(root.itertext())
 
 
 def test_architectures_have_shapes_where_there_are_several(make_defences):
