@@ -8,7 +8,7 @@ import pooch
 
 from unperturbed.data.cifar10 import FILES as CIFAR10_FILES
 from unperturbed.data.digits import read_digits
-from unperturbed.data.files import Found, OfficialFile, OfficialSet, fetch_files, find, roots, unpacked
+from unperturbed.data.files import Found, OfficialFile, OfficialSet, fetch_files, find, folder_of, roots, unpacked
 from unperturbed.data.mnist import FILES as MNIST_FILES
 from unperturbed.data.photographs import read_photographs
 from unperturbed.data.recordings import things_eeg2
@@ -147,7 +147,7 @@ def listing(root: Path | None = None) -> list[Listed]:
     for name, entry in EVERYTHING.items():
         found, where, exact = True, f"comes with {entry.comes_with}", True
         if entry.instructions:
-            folder, exact = _folder(name, root), None
+            folder, exact = folder_of(name, root), None
             found = folder.is_dir()
             where = str(folder) if found else f"not there: unperturbed data fetch {name} says what to download"
         if entry.files:
@@ -174,7 +174,7 @@ def verify(name: str, root: Path | None = None) -> list[Verified]:
     """
     entry = lookup("data set", EVERYTHING, name)
     if entry.instructions:
-        folder = _folder(name, root)
+        folder = folder_of(name, root)
         return [_described(folder / examined.name, examined) for examined in things_eeg2.examine(folder)]
     if entry.files:
         return [_verified(entry.files, file, find(entry.files, root)[file.name]) for file in entry.files.files]
@@ -186,12 +186,6 @@ def verify(name: str, root: Path | None = None) -> list[Verified]:
             comes_with = CATALOGUE[part].comes_with
             rows.append(Verified(part, comes_with, "official" if got == expected else "inexact", expected, got))
     return rows
-
-
-def _folder(name: str, root: Path | None) -> Path:
-    """Return the folder that holds the set ``name``, or the one to put it into."""
-    folders = [place / name for place in roots(root)]
-    return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def _described(path: Path, examined: things_eeg2.Examined) -> Verified:

@@ -104,6 +104,12 @@ def roots(root: Path | None) -> list[Path]:
     return [*places, Path(pooch.os_cache("unperturbed"))]
 
 
+def folder_of(name: str, root: Path | None) -> Path:
+    """Return the folder that holds the set ``name``, or the one to put it into."""
+    folders = [place / name for place in roots(root)]
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
+
+
 def find(official: OfficialSet, root: Path | None) -> dict[str, Found | None]:
     """Return where each file of ``official`` lies: the official name first, then the archive, then names like it."""
     folders = [place / folder for place in roots(root) for folder in official.folders]

@@ -31,7 +31,7 @@ from torch import Tensor
 from unperturbed.data.cifar10 import read_cifar10
 from unperturbed.data.controls import control, gabor_energies
 from unperturbed.data.digits import read_digits
-from unperturbed.data.files import Places, find, roots
+from unperturbed.data.files import Places, find, folder_of
 from unperturbed.data.photographs import read_photographs
 from unperturbed.data.recordings import CHANNELS, TIMES, Layout, Recordings, read_subject, simulate
 from unperturbed.data.recordings.faces_houses import CLASSES, FILES, evoked, faces_houses, trials
@@ -134,7 +134,7 @@ def things_eeg2(places: Places, *, subject: RealSubject = 1, responses: Response
     Raises:
         SpecError: a file is missing or damaged.
     """
-    return things_in(_things_folder(places), subject=subject, responses=responses)
+    return things_in(folder_of("things-eeg2", places.root), subject=subject, responses=responses)
 
 
 def things_in(folder: Path, *, subject: int, responses: Responses, layout: Layout = ORIGINAL) -> Dataset:
@@ -216,7 +216,7 @@ def recorded_repetitions(spec: Spec, *, root: Path | None = None, accept_inexact
     if full.name == "faces-houses-eeg":
         raise SpecError("faces-houses-eeg has no response to a single picture; take simulated-eeg or things-eeg2.")
     if full.name == "things-eeg2":
-        folder = _things_folder(places)
+        folder = folder_of("things-eeg2", places.root)
         recorded = read_subject(folder, settings["subject"]).test
         pixels = _pictures([folder / "test_images" / name for name in recorded.images])
     else:
@@ -318,11 +318,6 @@ def _joined(name: str, collection: Collection, training: np.ndarray | None, test
     )
     total = digest(train, tested, collection.classes)
     return Dataset(name, train, tested, collection.classes, total, collection.remarks)
-
-
-def _things_folder(places: Places) -> Path:
-    folders = [place / "things-eeg2" for place in roots(places.root)]
-    return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def _stimuli(places: Places) -> tuple[Part, Part]:

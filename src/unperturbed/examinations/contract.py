@@ -17,6 +17,7 @@ from unperturbed.data import Repetitions
 from unperturbed.measures import QUANTITIES, Measured
 
 BATCH_SIZE = 500  # fixed: another one rounds otherwise, and the same record must give the same numbers
+FAR = 1e3  # farther than any two images are from each other
 
 
 class Interrupted(Exception):

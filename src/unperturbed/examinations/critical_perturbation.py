@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unperturbed.attacks import ATTACKS, Passes, sweep
-from unperturbed.examinations.contract import BATCH_SIZE, Found, Subject, measured
+from unperturbed.examinations.contract import BATCH_SIZE, FAR, Found, Subject, measured
 from unperturbed.mechanisms.installing import hidden_layered
 from unperturbed.records import SpecError
 from unperturbed.tensors.streams import generator, seed_for
@@ -33,7 +33,6 @@ LARGEST = {"noise": 2.5, "fgsm": 10**-1.5, "pgd": 10**-1.5}
 SMALLEST = 1e-6
 STEPS = 20
 STEP_SIZE = 1e-2
-FAR = 1e3  # farther than any two images are from each other
 
 
 def critical_perturbation(subject: Subject, *, attack: Literal["fmn", "ddn"] = "fmn") -> Found:
@@ -141,8 +140,7 @@ def _perturb(attack: str, behind: Passes, vectors: Tensor, subject: Subject) -> 
         stream = generator("critical-perturbation", "noise", subject.seed)
         return lambda eps, places: eps * torch.randn(len(places), vectors.shape[1], generator=stream).to(vectors)
     if attack == "fgsm":
-        parts = [_gradient(behind, v, y) for v, y in zip(*_batches(vectors, subject.labels), strict=True)]
-        signs = torch.cat(parts).sign()
+        signs = _signs(behind, vectors, subject.labels)
         return lambda eps, places: eps * signs[places]
 
     def descend(eps: float, places: Tensor) -> Tensor:
@@ -150,20 +148,19 @@ def _perturb(attack: str, behind: Passes, vectors: Tensor, subject: Subject) -> 
         points = centres
         for _ in range(STEPS):
             subject.look()
-            parts = [_gradient(behind, v, y) for v, y in zip(*_batches(points, labels), strict=True)]
             step = STEP_SIZE if eps >= STEP_SIZE else 0.1 * eps
-            points = centres + (points + step * torch.cat(parts).sign() - centres).clamp(-eps, eps)
+            points = centres + (points + step * _signs(behind, points, labels) - centres).clamp(-eps, eps)
         return points.clamp(0, 1) - centres
 
     return descend
 
 
-def _batches(vectors: Tensor, labels: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    return vectors.split(BATCH_SIZE), labels.split(BATCH_SIZE)
-
-
-def _gradient(behind: Passes, vectors: Tensor, labels: Tensor) -> Tensor:
-    points = vectors.detach().requires_grad_()
-    with torch.enable_grad():
-        loss = F.cross_entropy(behind(points), labels, reduction="sum")
-        return torch.autograd.grad(loss, points)[0]
+def _signs(behind: Passes, vectors: Tensor, labels: Tensor) -> Tensor:
+    """Return the sign of the gradient of every cross-entropy."""
+    parts: list[Tensor] = []
+    for points, own in zip(vectors.split(BATCH_SIZE), labels.split(BATCH_SIZE), strict=True):
+        leaves = points.detach().requires_grad_()
+        with torch.enable_grad():
+            loss = F.cross_entropy(behind(leaves), own, reduction="sum")
+            parts.append(torch.autograd.grad(loss, leaves)[0].sign())
+    return torch.cat(parts)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unperturbed.attacks import ATTACKS, pgd, sweep
-from unperturbed.examinations.contract import BATCH_SIZE, Found, Subject, measured
+from unperturbed.examinations.contract import BATCH_SIZE, FAR, Found, Subject, measured
 from unperturbed.records import SpecError
 from unperturbed.tensors.streams import seed_for
 
@@ -28,7 +28,6 @@ GRIDS = {
     "linf": tuple(step / 255 for step in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)),
 }
 STEPS = {"l2": 50, "linf": 40}
-FAR = 1e3  # farther than any two images are from each other
 RESAMPLES = 10_000
 UNDEFINED = np.full(2, np.nan)
 

@@ -18,7 +18,6 @@ from unperturbed import mechanisms, models
 from unperturbed.data import Split
 from unperturbed.examinations import BATCH_SIZE, measured
 from unperturbed.lab.courses import Station, Stopped
-from unperturbed.ledger import Ledger
 from unperturbed.mechanisms import Lesson
 from unperturbed.mechanisms.installing import hidden_layered
 from unperturbed.models import HiddenLayerNet
@@ -75,13 +74,6 @@ def learn_all(stages: Sequence[LearningStage], station: Station) -> int:
             )
     station.ledger.drop_checkpoint(key)
     return len(missing)
-
-
-def put_learned(network: nn.Module, stage: LearningStage, ledger: Ledger) -> None:
-    """Give the network the hidden weights that are recorded for ``stage``."""
-    stored = ledger.find(stage)
-    assert stored is not None, "a stage is recorded before its weights are used"
-    network.load_state_dict(load_tensors(ledger.read(stored)), strict=False)
 
 
 def _untaught(stage: LearningStage) -> HiddenLayerNet:

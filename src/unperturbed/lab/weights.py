@@ -18,10 +18,10 @@ from unperturbed import mechanisms, models
 from unperturbed.attacks import ATTACKS
 from unperturbed.data import Split
 from unperturbed.lab.courses import Machine, Station, Stopped, training_passes
-from unperturbed.lab.learning import CHECKPOINT_EVERY, learn_all, put_learned
+from unperturbed.lab.learning import CHECKPOINT_EVERY, learn_all
 from unperturbed.ledger import Ledger
 from unperturbed.mechanisms.installing import hidden_layered
-from unperturbed.records import SpecError, TrainingStage
+from unperturbed.records import LearningStage, SpecError, TrainingStage
 from unperturbed.tensors.streams import generator
 from unperturbed.training import Codes, State, begin, choose_vectorised, pack, train, unpack
 
@@ -40,10 +40,9 @@ def train_all(lanes: Sequence[dict[int, TrainingStage]], station: Station) -> in
     computed += learn_all([stage.learned for stage in owing if stage.learned is not None], station)
     first = next(iter(lanes[0].values()))
     mechanism = mechanisms.build(first.mechanisms)
-    network = untrained(first)
     split = station.datasets[first.data.canonical()].train.to(machine.device)
     batches = -(-len(split) // first.recipe.batch_size)
-    together = choose_vectorised(network, machine.device, mechanism)
+    together = choose_vectorised(models.outline(first.model), machine.device, mechanism)
     if machine.vectorised is not None and mechanism == mechanisms.NOTHING:
         together = machine.vectorised
     groups: dict[object, tuple[list[int], list[dict[int, TrainingStage]]]] = {}
@@ -83,11 +82,11 @@ class _Place(NamedTuple):
     trained: nn.Module
     examples: Split | Codes
     prefix: str  # of the names of what is trained, within the whole network
-    beginning: dict[str, Tensor]  # the weights of the whole network
+    frozen: dict[str, Tensor]  # the weights of the rest
 
     def whole(self, state: State) -> dict[str, Tensor]:
         """Return the weights of the whole network."""
-        return self.beginning | {self.prefix + name: value for name, value in state.weights.items()}
+        return self.frozen | {self.prefix + name: value for name, value in state.weights.items()}
 
 
 def _place(stage: TrainingStage, split: Split, station: Station) -> _Place:
@@ -96,14 +95,14 @@ def _place(stage: TrainingStage, split: Split, station: Station) -> _Place:
     if stage.start is not None:
         network.load_state_dict(load_weights(stage.start, station.ledger))
     elif stage.learned is not None:
-        put_learned(network, stage.learned, station.ledger)
+        network.load_state_dict(load_weights(stage.learned, station.ledger), strict=False)
     mechanism.settle(network, stage.seed)
     if not mechanism.frozen:
-        return _Place(network, split, "", begin(network).weights)
+        return _Place(network, split, "", {})
     network = hidden_layered(network.to(station.machine.device), "training").eval()
     codes = Codes(split, network.code)
-    beginning = begin(network.cpu()).weights
-    return _Place(network.readout, codes, "readout.", beginning)
+    frozen = {name: value for name, value in begin(network.cpu()).weights.items() if not name.startswith("readout.")}
+    return _Place(network.readout, codes, "readout.", frozen)
 
 
 def _resume(stages: Sequence[TrainingStage], places: Sequence[_Place], batches: int, ledger: Ledger) -> list[State]:
@@ -136,7 +135,7 @@ def group_key(stages: Sequence[TrainingStage]) -> str:
     return "+".join(stage.model_copy(update={"epoch": 0}).digest() for stage in stages)
 
 
-def load_weights(stage: TrainingStage, ledger: Ledger) -> dict[str, Tensor]:
+def load_weights(stage: TrainingStage | LearningStage, ledger: Ledger) -> dict[str, Tensor]:
     """Return the recorded weights and buffers of ``stage``, on the CPU."""
     stored = ledger.find(stage)
     assert stored is not None, "a stage is recorded before its weights are used"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from unperturbed.measures.calibration import BINS, bin_of, predicted
 from unperturbed.report import tables
-from unperturbed.report.content import Bin, Confidence, Content
+from unperturbed.report.content import Bin, Confidence, Content, Drawn
 from unperturbed.report.drawing import GOLD, INK, Figure, across, configured, grid, palette, slim
 from unperturbed.report.numbers import percent
 
@@ -63,7 +63,7 @@ def calibration_error(bins: tuple[Bin, ...]) -> float | None:
     return math.fsum(gaps) / images if images else None
 
 
-def described(content: Content, found: Confidence) -> tables.Row:
+def described(content: Content, found: Confidence | Drawn) -> tables.Row:
     """Return which network a row is about."""
     return {
         "architecture": found.architecture,

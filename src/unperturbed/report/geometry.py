@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unperturbed.report import tables
-from unperturbed.report.content import Content, Drawn
+from unperturbed.report.confidence import described
+from unperturbed.report.content import Content
 from unperturbed.report.drawing import Figure, condition_colour, configured, grid, slim
 
 SPECTRUM, BOUNDARY = "spectrum", "boundary"  # the examinations that keep what is drawn here
@@ -24,7 +25,7 @@ CELLS = 21  # drawn along each side of a plane
 def spectrum_rows(content: Content) -> list[tables.Row]:
     """Return one row per network, examination and rank with the eigenvalue, where it is above 0."""
     return [
-        _described(content, found) | {"rank": rank, "eigenvalue": float(found.arrays["eigenvalues"][rank - 1])}
+        described(content, found) | {"rank": rank, "eigenvalue": float(found.arrays["eigenvalues"][rank - 1])}
         for found in content.drawn
         if found.examination == SPECTRUM and "eigenvalues" in found.arrays
         for rank in ranks(found.arrays["eigenvalues"])
@@ -54,7 +55,7 @@ def plane_rows(content: Content) -> list[tables.Row]:
             for column in chosen:
                 number = int(classes[row, column])
                 rows.append(
-                    _described(content, found)
+                    described(content, found)
                     | {
                         "steepest": float(positions[column]),
                         "across": float(positions[row]),
@@ -64,20 +65,8 @@ def plane_rows(content: Content) -> list[tables.Row]:
     return rows
 
 
-def _described(content: Content, found: Drawn) -> tables.Row:
-    return {
-        "architecture": found.architecture,
-        "condition": found.condition,
-        "control": found.condition in content.study.controls,
-        "label": found.label,
-        "seed": found.seed,
-        "epoch": found.epoch,
-    }
-
-
-def spectra(content: Content, label: str) -> alt.TopLevelMixin:
+def spectra(content: Content, found: list[tables.Row]) -> alt.TopLevelMixin:
     """Draw the eigenvalues that one examination found over their rank, both on logarithmic scales."""
-    found = [row for row in spectrum_rows(content) if row["label"] == label]
     rows = [
         {**row, "eigenvalue": wanted["eigenvalue"]}  # tiny ones would be rounded to 0
         for row, wanted in zip(slim(found, "architecture", "condition", "rank", "eigenvalue"), found, strict=True)
@@ -97,9 +86,9 @@ def spectra(content: Content, label: str) -> alt.TopLevelMixin:
     )  # fmt: skip
 
 
-def planes(content: Content) -> alt.TopLevelMixin:
+def planes(content: Content, found: list[tables.Row]) -> alt.TopLevelMixin:
     """Draw the classes on the plane around the first image, a panel per cell."""
-    rows = slim(plane_rows(content), "architecture", "condition", "steepest", "across", "class")
+    rows = slim(found, "architecture", "condition", "steepest", "across", "class")
     squares = (
         alt.Chart()
         .mark_square(opacity=1)
@@ -115,7 +104,7 @@ def planes(content: Content) -> alt.TopLevelMixin:
 
 def geometry_figures(content: Content) -> list[Figure]:
     """Return the figures of geometry, none where it was not examined."""
-    labels = list(dict.fromkeys(row["label"] for row in spectrum_rows(content)))
+    eigenvalues, cells = spectrum_rows(content), plane_rows(content)
     whose = "of the first seed of each cell"
     figures = [
         Figure(
@@ -124,15 +113,17 @@ def geometry_figures(content: Content) -> list[Figure]:
             f"Eigenvalues of the covariance of a layer over their rank, {whose}, not normalised. "
             "A power law is a straight line; where it ends, the rest is 0.",
             ("spectra",),
-            configured(spectra(content, label)),
+            configured(spectra(content, [row for row in eigenvalues if row["label"] == label])),
         )
-        for label in labels
+        for label in dict.fromkeys(row["label"] for row in eigenvalues)
     ]
-    if plane_rows(content):
+    if cells:
         text = (
             f"The class that each network {whose} gives to points around one test image, which lies in the middle: "
             "to the right along the steepest descent of its margin, upwards along a direction at random. Intensities "
             "may leave [0, 1] here."
         )
-        figures.append(Figure("planes", "Classes around an image", text, ("planes",), configured(planes(content))))
+        figures.append(
+            Figure("planes", "Classes around an image", text, ("planes",), configured(planes(content, cells)))
+        )
     return figures

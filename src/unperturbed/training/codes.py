@@ -25,8 +25,7 @@ class Codes:
         self.code = code
         self.table: Tensor | None = None
         if len(split.parts) == 1:
-            parts = [self._coded(rows) for rows in split.fixed().split(AT_ONCE)]
-            self.table = torch.cat(parts)
+            self.table = torch.cat([self._coded(rows) for rows in split.fixed().split(AT_ONCE)])
 
     def __len__(self) -> int:
         return len(self.split)
@@ -35,9 +34,8 @@ class Codes:
         with torch.no_grad():
             return self.code(self.split.images(rows))
 
-    def to(self, device: str | torch.device) -> Codes:
+    def to(self, _device: str | torch.device) -> Codes:
         """Return the codes, which stay on the device of the split."""
-        del device
         return self
 
     def draw(self, generator: torch.Generator) -> Int[Tensor, "n parts"]:
