@@ -9,9 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 Setting = bool | int | float | str | None
 Expectation = Literal["greater", "less", "none"]
@@ -27,9 +35,21 @@ class NotFinite(SpecError):
 
 
 class Record(BaseModel):
-    """A frozen value; unknown fields are refused."""
+    """A frozen value; unknown fields are refused.
+
+    ``later`` names fields that a record has got since ledgers were first written: one with its default is left out, so
+    that what was recorded before is still found.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    later: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _written(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = serialise(self)
+        fields = type(self).model_fields
+        unchanged = [name for name in self.later if getattr(self, name) == fields[name].default]
+        return {name: value for name, value in written.items() if name not in unchanged}
 
     def canonical(self) -> str:
         """Return the record as JSON with sorted keys and no spaces, the same text for equal records.
@@ -59,6 +79,8 @@ class Recipe(Record):
     ``drop_at`` and ``drop_by``.
     """
 
+    later = ("optimiser", "schedule", "clip")
+
     epochs: PositiveInt
     optimiser: Literal["sgd", "adam"] = "sgd"
     batch_size: PositiveInt = 125
@@ -86,6 +108,8 @@ class LearningStage(Record):
 
 class TrainingStage(Record):
     """The weights of one network after ``epoch`` epochs; ``start`` is the stage whose weights it began with."""
+
+    later = ("learned",)
 
     kind: Literal["training"] = "training"
     revision: int

@@ -75,6 +75,8 @@ def check_logits(logits: Any, labels: Tensor) -> None:
         raise SpecError(f"classifier: expected logits of shape {expected}; got {tuple(logits.shape)}")
     check_classes("labels", labels, logits.shape[1])
     logits = logits.detach()
+    if math.isfinite(float(logits.sum())):  # nearly always, and one look at the numbers in place of three
+        return
     finite = logits.isfinite().all(dim=1)
     if not bool(finite.all()):
         row = logits[~finite][0]

@@ -104,7 +104,7 @@ def recipes(content: Content) -> list[tuple[str, str]]:
     """Return each recipe of training once, with the architectures that use it."""
     used: dict[str, list[str]] = {}
     for trial in content.study.trials:
-        text = ", ".join(f"{name} {word(value)}" for name, value in trial.recipe.model_dump().items() if value != ())
+        text = ", ".join(f"{name} {word(value)}" for name, value in trial.recipe if value != ())
         names = used.setdefault(text, [])
         if trial.architecture not in names:
             names.append(trial.architecture)
