@@ -249,13 +249,17 @@ class Association(Record):
     """Whether ``x`` and ``y`` rise together (``greater``) or against each other (``less``) over many networks.
 
     The networks are those of all conditions of one architecture, or of all architectures (``None``), at one epoch; what
-    ``control`` explains of both is taken out.
+    ``control`` explains of both is taken out. With a ``rival`` the question is whether the correlation of ``x`` with
+    ``y`` is greater, or less, than that of the rival with ``y``.
     """
+
+    later = ("rival",)
 
     x: Variable
     y: Variable
     expect: Literal["greater", "less"]
     control: Variable | None = None
+    rival: Variable | None = None
     architecture: str | None = None
     epoch: Literal["first", "last"] | int = "last"
     primary: bool = True

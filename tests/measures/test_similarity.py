@@ -6,7 +6,13 @@ import pytest
 from scipy.spatial.distance import squareform
 from scipy.stats import binom, chi2, spearmanr
 
-from unperturbed.measures.similarity import dissimilarities, noise_ceilings, similarity, similarity_test
+from unperturbed.measures.similarity import (
+    dissimilarities,
+    mean_similarity_test,
+    noise_ceilings,
+    similarity,
+    similarity_test,
+)
 from unperturbed.records import SpecError
 
 RANDOM = np.random.default_rng(0)
@@ -202,3 +208,43 @@ def test_bad_input_is_one_line(act, says):
     with pytest.raises(SpecError, match=re.escape(says)) as error:
         act()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("times", [(), (4,)])
+def test_the_mean_over_subjects_is_what_has_ceilings_and_its_p_that_of_all_permutations(times):
+    """Five images: 120 permutations of the model, each subject by SciPy."""
+    places = list(np.ndindex(3, *times))
+    model, subjects = pairs_of(5), np.reshape([pairs_of(5) for _ in places], (3, *times, 10))
+    found = mean_similarity_test(subjects, model)
+    by_chance = np.array(
+        [
+            np.mean([
+                [spearmanr(one, squareform(squareform(model)[np.ix_(order, order)])).statistic for one in each.reshape(-1, 10)]
+                for each in subjects
+            ], axis=0).reshape(times)
+            for order in permutations(range(5))
+        ]
+    )  # fmt: skip
+    largest = by_chance.reshape(120, -1).max(axis=1)
+    np.testing.assert_allclose(found.r, by_chance[0], rtol=0, atol=1e-14)
+    np.testing.assert_array_equal(found.p, (by_chance >= by_chance[0] - 1e-12).mean(axis=0))
+    for place in np.ndindex(times):
+        assert found.p_largest[place] == (largest >= by_chance[0][place] - 1e-12).mean()
+
+
+def test_no_model_passes_the_upper_ceiling_and_the_best_one_reaches_it():
+    subjects = np.stack([pairs_of(7) for _ in range(4)])
+    upper = float(noise_ceilings(subjects).upper)
+    ranks = np.stack([np.argsort(np.argsort(each)) for each in subjects]).mean(axis=0)  # no ties among distances
+    best = float(mean_similarity_test(subjects, ranks, samples=1).r)
+    assert all(float(mean_similarity_test(subjects, pairs_of(7), samples=1).r) < upper for _ in range(50))
+    assert best <= upper
+    assert best == pytest.approx(upper, abs=0.03)  # the ceiling is of the mean ranks themselves, the model's are ranked
+    alike = np.stack([subjects[0]] * 3)
+    assert float(mean_similarity_test(alike, np.exp(subjects[0]), samples=1).r) == pytest.approx(1, abs=1e-12)
+
+
+def test_a_mean_of_subjects_that_do_not_vary_is_refused():
+    subjects = np.stack([np.ones(10), pairs_of(5)])
+    with pytest.raises(SpecError, match=r"got 1000 and 1 correlations that are undefined"):
+        mean_similarity_test(subjects, pairs_of(5))

@@ -12,12 +12,12 @@ from unperturbed import report
 from unperturbed.records import Association, Cell, Claim, Contrast, Measurement, Spec, Sweep, Variable
 from unperturbed.report import drawing, figures, tables
 from unperturbed.report.associations import association_figures, network_rows
-from unperturbed.report.claim_views import claims_view
-from unperturbed.report.numbers import probability
+from unperturbed.report.claim_views import associations_view, claims_view
+from unperturbed.report.numbers import MISSING, probability
 from unperturbed.report.page import render
-from unperturbed.report.verdicts import answer, association_rows, claims_rows, contrast_rows, sentence
+from unperturbed.report.verdicts import answer, association_rows, called, claims_rows, contrast_rows, sentence
 from unperturbed.report.views import Text
-from unperturbed.statistics import decide
+from unperturbed.statistics import Slope, decide
 
 ALPHA = Variable(measure="spectrum_alpha", attack="certificates")  # by an examination of the study
 ACCURACY = Variable(measure="A_8_255", attack="pgd-eot")
@@ -74,8 +74,46 @@ def test_associations_are_rows_with_all_their_numbers(geometry):
     for row, found in zip(rows, geometry.decisions.relations, strict=True):
         assert (row["rho"], row["low"], row["high"], row["p"]) == (found.rho, *found.interval, found.p)
         assert (row["networks"], row["conditions"]) == (36, 12)
+        assert (row["pearson"], row["p_pearson"]) == found.pearson
+        mixed = found.mixed
+        assert (row["slope"], row["slope_low"], row["slope_high"], row["p_slope"]) == (
+            mixed.slope,
+            *mixed.interval,
+            mixed.p,
+        )
     assert (rows[0]["expected"], rows[0]["detected"], rows[0]["outcome"]) == ("above 0", "above 0", "supported")
     assert rows[2]["expected"] == "below 0"
+
+
+def test_a_model_that_is_not_estimable_is_said_and_pearson_stands_beside(geometry):
+    first, second, _ = geometry.decisions.relations
+    claims = geometry.decisions.claims
+    gone = replace(claims[0], relations=(replace(first, mixed=Slope()),))
+    content = replace(geometry, decisions=replace(geometry.decisions, claims=(gone, *claims[1:])))
+    empty = association_rows(content)[0]
+    assert [empty[name] for name in ("slope", "slope_low", "slope_high", "p_slope")] == [None] * 4
+    assert empty["pearson"] == first.pearson.r
+    lines = [line.cells for line in associations_view(content).rows]
+    assert lines[0][-2] == Text("not estimable")
+    low, high = second.mixed.interval
+    assert lines[1][-2] == Text(
+        f"{second.mixed.slope:+.2f}", below=(f"[{low:.2f}, {high:.2f}]", probability(second.mixed.p))
+    )
+    assert lines[1][-1] == Text(f"{second.pearson.r:+.2f}", below=(probability(second.pearson.p),))
+
+
+def test_two_correlations_that_are_compared_are_said_as_a_difference(geometry):
+    claim = Claim(id="E4", says="More so of the exponent", associations=(asked(rival=CLEAN),))
+    content = with_claims(geometry, claim, measurements=geometry.measurements)
+    (found,) = content.decisions.relations
+    (row,) = association_rows(content)
+    assert (row["rival"], row["rho"], row["p"], row["slope"]) == (str(CLEAN), found.rho, None, None)
+    (line,) = associations_view(content).rows
+    assert line.cells[-2] == Text(MISSING)
+    (figure,) = association_figures(content)
+    assert f", less that of {called(content, CLEAN)} and the same, is +1.2" in figure.caption
+    first = network_rows(content)[0]
+    assert (first["rival_measure"], first["rival"], first["held"]) == (str(CLEAN), found.points[0].values[2], None)
 
 
 def test_networks_are_rows_with_what_was_related(geometry):

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from unperturbed.records import Association, Cell, Claim, Contrast, Measurement, Study, Variable
-from unperturbed.statistics import cluster_bootstrap, cluster_permutation, decide, rule, spearman
+from unperturbed.statistics import (
+    cluster_bootstrap,
+    cluster_permutation,
+    decide,
+    group_difference,
+    mixed_effects,
+    pearson,
+    rule,
+    spearman,
+)
 from unperturbed.statistics.claims import ASSOCIATED
 
 ALPHA = Variable(measure="spectrum_alpha", attack="spectrum")
@@ -86,6 +95,9 @@ def test_its_numbers_are_those_of_all_networks_with_their_condition_as_cluster()
         assert relation.interval == cluster_bootstrap(x, y, clusters, control=control, seed=0)
         assert relation.p == cluster_permutation(x, y, clusters, control=control)
         assert (relation.n, relation.clusters) == (24, 8)
+        assert relation.pearson == pearson(x, y, control=control)
+        seeds = np.tile(np.arange(SEEDS), 8)
+        assert relation.mixed == mixed_effects(x, y, clusters, others=[seeds], control=control)
     assert partial.rho != plain.rho
     assert partial.words.startswith("spectrum_alpha[spectrum] with R[fgsm] given f0[fgsm] over 24 networks")
     assert (claim.decisive, claim.effect, claim.p, claim.n) == (plain, plain.rho, plain.p, 24)
@@ -101,6 +113,8 @@ def test_the_level_is_that_of_the_interval():
     clusters = [point.condition for point in points]
     assert claim.interval == cluster_bootstrap(x, y, clusters, confidence=0.8, seed=0)
     assert claim.interval.low > decided(measured, association()).interval.low
+    seeds = [point.seed for point in points]
+    assert claim.relations[0].mixed == mixed_effects(x, y, clusters, others=[seeds], confidence=0.8)
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -218,6 +232,11 @@ def test_networks_of_one_architecture_or_of_all_each_at_its_own_epoch():
     assert (both[0].n, both[0].clusters) == (48, 16)
     assert {(point.architecture, point.epoch) for point in both[0].points} == {("network", 20), ("other", 5)}
     assert both[0].words.endswith("at epochs 5, 20")
+    x, y = zip(*(point.values for point in both[0].points), strict=True)
+    groups = [[getattr(point, name) for point in both[0].points] for name in ("architecture", "seed")]
+    clusters = [point.cluster for point in both[0].points]
+    assert both[0].mixed == mixed_effects(x, y, clusters, others=groups)
+    assert both[0].mixed != mixed_effects(x, y, clusters, others=groups[1:])
     assert (one[0].n, {point.epoch for point in one[0].points}) == (24, {5})
     # there is no first epoch where there is only one
     assert {(point.architecture, point.epoch) for point in first[0].points} == {("other", 1)}
@@ -242,6 +261,28 @@ def test_a_claim_of_contrasts_and_associations_is_a_conjunction_and_reports_the_
     both = decided(rows(values()), association(), association(x=CLEAN))
     assert both.verdict == "undecided"
     assert both.decisive == both.relations[1]
+
+
+@pytest.mark.parametrize(("expect", "verdict"), [("greater", "supported"), ("less", "contradicted")])
+def test_two_correlations_are_compared_by_the_interval_of_their_difference(expect, verdict):
+    found = values(clusters=12)
+    claim = decided(rows(found), association(expect, rival=CLEAN))
+    (relation,) = claim.relations
+    expected = spearman(found[ALPHA].ravel(), found[R].ravel()) - spearman(found[CLEAN].ravel(), found[R].ravel())
+    assert relation.rho == pytest.approx(expected, abs=1e-12)
+    alpha, r, clean = np.transpose([point.values for point in relation.points])
+    clusters = [point.cluster for point in relation.points]
+    assert relation.interval == group_difference(alpha[:, None], clean[:, None], r, clusters).interval
+    assert claim.verdict == verdict
+    assert math.isnan(relation.p)
+    assert not relation.mixed.estimable
+    assert relation.words.startswith("spectrum_alpha[spectrum] less f0[fgsm], each with R[fgsm] over 36 networks")
+
+
+def test_a_measure_compared_with_itself_decides_nothing():
+    claim = decided(rows(values()), association(rival=ALPHA))
+    assert (claim.verdict, claim.relations[0].rho) == ("undecided", 0)
+    assert claim.reason.endswith("both are the same: no interval, and nothing is decided")
 
 
 def test_the_rule_says_what_an_association_needs_only_where_there_is_one():

@@ -12,6 +12,7 @@ from unperturbed.examinations.eeg_prediction import eeg_prediction
 from unperturbed.examinations.geometry import geometry
 from unperturbed.examinations.gradients import gradients
 from unperturbed.examinations.noise_strength import noise_strength
+from unperturbed.examinations.representational_similarity import representational_similarity
 from unperturbed.examinations.robustness_gain import robustness_gain
 from unperturbed.examinations.spectrum import spectrum
 from unperturbed.examinations.timing import timing
@@ -36,6 +37,7 @@ EXAMINATIONS: dict[str, Examination] = {
     "published-perturbation": published_perturbation,
     "eeg-prediction": eeg_prediction,
     "robustness-gain": robustness_gain,
+    "representational-similarity": representational_similarity,
 }
 
 PASSES: dict[str, int] = {  # about how many for each image, for the time left only
@@ -55,4 +57,5 @@ PASSES: dict[str, int] = {  # about how many for each image, for the time left o
     "published-perturbation": 1000,
     "eeg-prediction": 1,
     "robustness-gain": 600,
+    "representational-similarity": 1,
 }

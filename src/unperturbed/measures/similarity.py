@@ -16,12 +16,15 @@ pairs of subject i. The lower ceiling is the mean of Spearman's correlation of e
 others. The upper one is the mean of Pearson's correlation of each :math:`\rho_i` with the mean of all, standardised
 first. No model can pass it, since no vector has a larger mean correlation with standardised ones than their mean.
 
+So what is compared with these ceilings is the mean of a model's correlations with each subject. Its test exchanges the
+images of the model for all subjects at once.
+
 Departs from the source: its upper ceiling ranks the mean once more, and is then no bound. There is no ceiling for
 Kendall's correlation, which has no closed form.
 """
 
 from collections.abc import Iterator
-from itertools import chain, permutations
+from itertools import chain, islice, permutations
 from math import factorial
 from typing import Any, Literal, NamedTuple, cast
 
@@ -37,6 +40,7 @@ Metric = Literal["correlation", "euclidean"]
 Rank = Literal["spearman", "kendall"]
 
 ROUNDING = 1e-12
+TOGETHER = 50  # permutations that are computed at a time
 
 
 class Similarity(NamedTuple):
@@ -97,7 +101,7 @@ def similarity(
         SpecError: the numbers of pairs differ or are not those of any number of images, or a number is not finite.
     """
     rows, (target,) = _ranked(dissimilarity, reference, rank)
-    return _correlated(rows, target, rank).reshape(dissimilarity.shape[:-1])
+    return _correlated(rows, target[None], rank).reshape(dissimilarity.shape[:-1])
 
 
 def similarity_test(
@@ -125,7 +129,39 @@ def similarity_test(
         SpecError: as ``similarity``, a NaN correlation, or no samples.
     """
     rows, (target,) = _ranked(dissimilarity, reference, rank)
-    observed = _correlated(rows, target, rank)
+    return _tested(rows, target, dissimilarity.shape[:-1], rank, samples, seed)
+
+
+def mean_similarity_test(
+    subjects: Float[ndarray, "subjects *more pairs"],
+    model: Float[ndarray, " pairs"],
+    *,
+    samples: int = 1000,
+    seed: int = 0,
+) -> Similarity:
+    """Return the mean over subjects of Spearman's correlation with a model, and its p by permutation of the images.
+
+    It is this mean that lies below the upper of the ``noise_ceilings`` of the subjects.
+
+    Args:
+        subjects: dissimilarities of each of them, at several times if there are any.
+        model: of the same pairs.
+        samples: as in ``similarity_test``.
+        seed: decides the permutations.
+
+    Raises:
+        SpecError: as ``similarity_test``.
+    """
+    rows, (target,) = _ranked(subjects, model, "spearman")
+    mean = rows.reshape(len(subjects), -1, model.size).mean(axis=0)
+    return _tested(mean, target, subjects.shape[1:-1], "spearman", samples, seed)
+
+
+def _tested(
+    rows: np.ndarray, target: np.ndarray, more: tuple[int, ...], rank: Rank, samples: int, seed: int
+) -> Similarity:
+    """Return the correlations of ``rows`` with ``target``, in the shape ``more``, with their p."""
+    (observed,) = _correlated(rows, target[None], rank)
     if samples < 1 or np.isnan(observed).any():
         raise SpecError(
             f"similarity_test: expected 1 sample or more and dissimilarities that differ; got {samples} and "
@@ -137,12 +173,13 @@ def similarity_test(
     square[above] = target
     square += square.T
     at_least, largest, total = np.zeros(observed.size), np.zeros(observed.size), 0
-    for order in _orders(images, samples, seed):
-        by_chance = _correlated(rows, square[order[above[0]], order[above[1]]], rank)
-        at_least += by_chance >= observed - ROUNDING
-        largest += by_chance.max() >= observed - ROUNDING
-        total += 1
-    more = dissimilarity.shape[:-1]
+    orders = _orders(images, samples, seed)
+    while some := list(islice(orders, TOGETHER)):
+        exchanged = np.stack([square[order[above[0]], order[above[1]]] for order in some])
+        by_chance = _correlated(rows, exchanged, rank)
+        at_least += (by_chance >= observed - ROUNDING).sum(axis=0)
+        largest += (by_chance.max(axis=1, keepdims=True) >= observed - ROUNDING).sum(axis=0)
+        total += len(some)
     return Similarity(observed.reshape(more), (at_least / total).reshape(more), (largest / total).reshape(more))
 
 
@@ -189,8 +226,11 @@ def _ranked(dissimilarity: np.ndarray, reference: np.ndarray, rank: Rank) -> tup
     return (_standardised(rows), _standardised(target)) if rank == "spearman" else (rows, target)
 
 
-def _correlated(rows: np.ndarray, target: np.ndarray, rank: Rank) -> np.ndarray:
-    return rows @ target if rank == "spearman" else np.array([_tau_a(row, target) for row in rows])
+def _correlated(rows: np.ndarray, targets: np.ndarray, rank: Rank) -> np.ndarray:
+    """Return the correlation of each target (first axis) with each row."""
+    if rank == "spearman":
+        return targets @ rows.T
+    return np.array([[_tau_a(row, target) for row in rows] for target in targets])
 
 
 def _standardised(values: np.ndarray) -> np.ndarray:

@@ -13,10 +13,12 @@ from unperturbed.report.confidence import confidence_rows, reliability_rows
 from unperturbed.report.content import Confidence, Content, Picture, Shown
 from unperturbed.report.costs import cost_rows, stage_rows
 from unperturbed.report.drawing import converted, svg
+from unperturbed.report.eeg import channel_group_rows, gain_map_rows, prediction_rows
 from unperturbed.report.figures import draw
 from unperturbed.report.geometry import plane_rows, spectrum_rows
 from unperturbed.report.overview import overview_rows
 from unperturbed.report.page import render
+from unperturbed.report.similarity import similarity_rows
 from unperturbed.report.verdicts import association_rows, claims_rows, contrast_rows
 
 __all__ = ["FORMATS", "OPTIONAL", "TABLES", "Confidence", "Content", "Picture", "Shown", "claims_rows", "write"]
@@ -37,6 +39,10 @@ OPTIONAL = {  # written where a study has what they are about
     "associations": association_rows,
     "networks": network_rows,
     "overview": overview_rows,
+    "eeg-prediction": prediction_rows,
+    "gain-maps": gain_map_rows,
+    "channel-groups": channel_group_rows,
+    "similarity": similarity_rows,
     "spectra": spectrum_rows,
     "planes": plane_rows,
     "confidence": confidence_rows,

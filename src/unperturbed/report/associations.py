@@ -13,13 +13,14 @@ from unperturbed.statistics import Relation
 
 
 def network_rows(content: Content) -> list[tables.Row]:
-    """Return one row per association and network; ``held`` is what is held constant, None where nothing is."""
+    """Return one row per association and network; ``held`` is held constant, ``rival`` is what x is compared with."""
     return [row for found in content.decisions.relations for row in rows_of(found)]
 
 
 def rows_of(found: Relation) -> list[tables.Row]:
     """Return the networks of one association."""
     asked = found.association
+    rival = str(asked.rival) if asked.rival else None
     return [
         {
             "claim": found.claim,
@@ -33,6 +34,8 @@ def rows_of(found: Relation) -> list[tables.Row]:
             "x": point.values[0],
             "y": point.values[1],
             "held": point.values[2] if asked.control else None,
+            "rival_measure": rival,
+            "rival": point.values[2] if rival else None,
         }
         for point in found.points
     ]
@@ -74,7 +77,7 @@ def association_figures(content: Content) -> list[Figure]:
     for found in content.decisions.relations:
         asked = found.association
         networks = tuple(point[:4] for point in found.points)
-        shared.setdefault((asked.x, asked.y, networks), []).append(found)
+        shared.setdefault((asked.x, asked.y, asked.rival, networks), []).append(found)
     return [
         Figure(
             f"association-{number}",

@@ -125,7 +125,9 @@ def associations_view(content: Content) -> View | None:
     """Return the table of all associations, None where no claim has one that was measured."""
     columns = (
         Column("association", "words"), Column("expected"), Column("outcome"), Column(f"{RHO} [interval]", "number"),
-        Column("p", "number"), Column("networks", "number"), Column("conditions", "number"),
+        Column("p", "number"), Column("networks", "number", ("of conditions",)),
+        Column("mixed effects", "number", ("slope [interval]", "p")),
+        Column("Pearson", "number", ("p if independent",)),
     )  # fmt: skip
     lines = [
         Line(
@@ -138,10 +140,19 @@ def associations_view(content: Content) -> View | None:
                 Text(row["outcome"], badge=row["outcome"], below=(f"found: {row['detected']}",)),
                 Text(signed(row["rho"]), below=(interval(row["low"], row["high"]),)),
                 Text(probability(row["p"])),
-                Text(whole(row["networks"])),
-                Text(whole(row["conditions"])),
+                Text(whole(row["networks"]), below=(f"of {whole(row['conditions'])}",)),
+                slope(row),
+                Text(signed(row["pearson"], 2), below=(probability(row["p_pearson"]),)),
             )
         )
         for row in verdicts.association_rows(content)
     ]
     return View(columns, lines) if lines else None
+
+
+def slope(row: tables.Row) -> Text:
+    """Return the slope of the model with mixed effects with its interval and p, or that there is none."""
+    if row["slope"] is None:
+        return Text(MISSING if row["rival"] else "not estimable")
+    limits = interval(row["slope_low"], row["slope_high"], 2)
+    return Text(signed(row["slope"], 2), below=(limits, probability(row["p_slope"])))

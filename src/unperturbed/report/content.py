@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from unperturbed.records import CurvePoint, Measurement, StageCost, Study
 
 if TYPE_CHECKING:
-    from unperturbed.statistics import Decisions
+    from unperturbed.statistics import Decisions, GroupDifference, Interval
 
 
 class Shown(NamedTuple):
@@ -81,6 +81,29 @@ class Drawn:
 
 
 @dataclass(frozen=True)
+class GainMap:
+    """Where the prediction of EEG goes with a gain: the correlation over networks at each channel and time.
+
+    ``eeg`` and ``gain`` are the labels of both examinations, ``over`` says of which networks; ``p`` is corrected for
+    all places. 100 ms after onset, ``mean`` is the correlation of the mean r over all channels, with its ``interval``,
+    and ``groups`` are the parieto-occipital and the occipital channels.
+    """
+
+    eeg: str
+    gain: str
+    over: str
+    networks: int
+    conditions: int
+    channels: tuple[str, ...]
+    times: NDArray[Any]  # seconds
+    rho: NDArray[Any]
+    p: NDArray[Any]
+    mean: float
+    interval: Interval
+    groups: GroupDifference | None
+
+
+@dataclass(frozen=True)
 class Content:
     """Everything a report shows. Nothing else is read: the page depends on these values only.
 
@@ -93,6 +116,8 @@ class Content:
         pictures: adversarial examples.
         confidences: class probabilities of one network of each cell, where they were examined.
         drawn: arrays of one network of each cell, of the examinations that are drawn.
+        predictions: arrays of all last networks of each cell, of the examinations of how well EEG is predicted.
+        maps: what goes with a gain, computed from these.
         versions: name to version of what computed the results.
         command: the command line that made the report.
         seconds: wall time of that command.
@@ -107,6 +132,8 @@ class Content:
     pictures: tuple[Picture, ...] = ()
     confidences: tuple[Confidence, ...] = ()
     drawn: tuple[Drawn, ...] = ()
+    predictions: tuple[Drawn, ...] = ()
+    maps: tuple[GainMap, ...] = ()
     versions: dict[str, Any] = field(default_factory=dict[str, Any])
     command: str = ""
     seconds: float = 0.0

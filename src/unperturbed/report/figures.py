@@ -27,8 +27,10 @@ from unperturbed.report.drawing import (
     side_by_side,
     slim,
 )
+from unperturbed.report.eeg import eeg_figures
 from unperturbed.report.geometry import geometry_figures
 from unperturbed.report.numbers import radius
+from unperturbed.report.similarity import similarity_figures
 
 CURVE = 3  # radii that make an examination's accuracies a curve
 
@@ -328,6 +330,8 @@ def draw(content: Content) -> list[Figure]:
     return [
         *figures,
         *association_figures(content),
+        *eeg_figures(content),
+        *similarity_figures(content),
         *geometry_figures(content),
         *confidence_figures(content),
     ]

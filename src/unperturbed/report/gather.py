@@ -16,7 +16,9 @@ from unperturbed.ledger import Ledger, Placement, Stored
 from unperturbed.records import SpecError, Study
 from unperturbed.report.confidence import counted
 from unperturbed.report.content import Confidence, Content, Drawn, Picture, Shown
+from unperturbed.report.eeg import PREDICTION, gain_maps
 from unperturbed.report.geometry import BOUNDARY, SPECTRUM
+from unperturbed.report.similarity import SIMILARITY
 from unperturbed.statistics import decide
 
 T = TypeVar("T")
@@ -37,6 +39,7 @@ def gather(ledger: Ledger, run_id: int, *, seconds: float | None = None) -> Cont
         raise SpecError(f"The ledger has no run {run_id}.")
     study = ledger.study(run_id)
     measurements = ledger.measurements(run_id)
+    predictions = tuple(_predictions(ledger, run_id, study))
     return Content(
         study=study,
         curves=ledger.curves(run_id),
@@ -48,6 +51,8 @@ def gather(ledger: Ledger, run_id: int, *, seconds: float | None = None) -> Cont
         ),
         confidences=tuple(_confidences(ledger, run_id, study)),
         drawn=tuple(_drawn(ledger, run_id, study)),
+        predictions=predictions,
+        maps=gain_maps(study, measurements, predictions),
         versions=run.versions,
         command=run.command,
         seconds=(run.seconds or 0.0) if seconds is None else seconds,
@@ -115,7 +120,7 @@ def _drawn(ledger: Ledger, run_id: int, study: Study) -> list[Drawn]:
     """Return what the first seed's last network of each cell kept to be drawn, examination by examination."""
     return [
         found
-        for name in (SPECTRUM, BOUNDARY)
+        for name in (SPECTRUM, BOUNDARY, SIMILARITY)
         for label in _labels(study, name)
         for found in sorted(
             (
@@ -125,6 +130,34 @@ def _drawn(ledger: Ledger, run_id: int, study: Study) -> list[Drawn]:
             key=_order(study),
         )
     ]
+
+
+def _predictions(ledger: Ledger, run_id: int, study: Study) -> list[Drawn]:
+    """Return how well each last network of each cell predicts EEG, by channel and time, examination by examination."""
+    found: list[Drawn] = []
+    for label in _labels(study, PREDICTION):
+        own: list[Drawn] = []
+        for place, stored in _last(list(ledger.artefacts(run_id, label))):
+            arrays = _arrays(ledger, stored)
+            if "r" in arrays:
+                cell = (place.architecture, place.condition)
+                own.append(Drawn(*cell, label, PREDICTION, place.seed, place.epoch, arrays))
+        found += sorted(own, key=lambda each: (*_order(study)(each), each.seed))
+    return found
+
+
+def _last(placed: list[tuple[Placement, Stored]]) -> list[tuple[Placement, Stored]]:
+    """Return those of the last epoch of their cell."""
+    last: dict[tuple[str, str], int] = {}
+    for place, _ in placed:
+        cell = (place.architecture, place.condition)
+        last[cell] = max(last.get(cell, 0), place.epoch)
+    return [found for found in placed if found[0].epoch == last[found[0].architecture, found[0].condition]]
+
+
+def _arrays(ledger: Ledger, stored: Stored) -> dict[str, NDArray[Any]]:
+    with np.load(io.BytesIO(ledger.read(stored)), allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def _labels(study: Study, examination: str) -> list[str]:
@@ -139,11 +172,7 @@ def _first_networks(ledger: Ledger, run_id: int, label: str) -> list[tuple[Place
         cell = (place.architecture, place.condition)
         if cell not in chosen or (-place.epoch, place.seed) < (-chosen[cell][0].epoch, chosen[cell][0].seed):
             chosen[cell] = (place, stored)
-    kept: list[tuple[Placement, dict[str, NDArray[Any]]]] = []
-    for place, stored in chosen.values():
-        with np.load(io.BytesIO(ledger.read(stored)), allow_pickle=False) as arrays:
-            kept.append((place, dict(arrays)))
-    return kept
+    return [(place, _arrays(ledger, stored)) for place, stored in chosen.values()]
 
 
 def _order(study: Study) -> Callable[[Picture | Confidence | Drawn], tuple[str, int]]:
@@ -153,25 +182,20 @@ def _order(study: Study) -> Callable[[Picture | Confidence | Drawn], tuple[str, 
 
 def _pictures(ledger: Ledger, run_id: int, study: Study, attack: str) -> list[Picture]:
     """Return the first kept test image of each cell, as the first seed's last network was attacked."""
-    placed = list(ledger.artefacts(run_id, attack))
-    last: dict[tuple[str, str], int] = {}
-    for place, _ in placed:
-        cell = (place.architecture, place.condition)
-        last[cell] = max(last.get(cell, 0), place.epoch)
     found: dict[tuple[str, str], Picture] = {}
-    for place, stored in placed:
+    for place, stored in _last(list(ledger.artefacts(run_id, attack))):
         cell = (place.architecture, place.condition)
-        if cell in found or place.epoch != last[cell]:
+        if cell in found:
             continue
-        with np.load(io.BytesIO(ledger.read(stored)), allow_pickle=False) as arrays:
-            if len(arrays["originals"]):
-                names = study.classes.get(place.condition, ())
-                found[cell] = _picture(place.architecture, place.condition, attack, dict(arrays), names)
+        arrays = _arrays(ledger, stored)
+        if len(arrays["originals"]):
+            names = study.classes.get(place.condition, ())
+            found[cell] = _picture(place.architecture, place.condition, attack, arrays, names)
     return sorted(found.values(), key=_order(study))
 
 
 def _picture(
-    architecture: str, condition: str, attack: str, arrays: dict[str, NDArray[np.generic]], names: tuple[str, ...]
+    architecture: str, condition: str, attack: str, arrays: dict[str, NDArray[Any]], names: tuple[str, ...]
 ) -> Picture:
     def name(number: NDArray[np.generic]) -> str:
         index = int(number)

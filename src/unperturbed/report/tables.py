@@ -46,6 +46,9 @@ NAMES = {  # measures as a reader writes them, in the order of the tables; other
     "dimension_two_nn": "dimension (two neighbours)",
     "label_sharpness": "label sharpness",
     "converged_units": "converged units",
+    "similarity_it_human": "similarity to human IT",
+    "similarity_it_monkey": "similarity to monkey IT",
+    "similarity_eeg": "similarity to EEG",
 }
 RELATIVE = ("R", "R_minimum", "R_chance", "R_8_255", "R_16_255", "C_last")  # measures that f(eps0) divides
 WHOLE = ("R", "R_minimum", "R_chance")  # measures over all radii of an attack

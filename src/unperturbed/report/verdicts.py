@@ -112,11 +112,17 @@ def contrast_rows(content: Content) -> list[dict[str, Any]]:
 
 
 def association_rows(content: Content) -> list[dict[str, Any]]:
-    """Return one row per association of the claims, in their order."""
+    """Return one row per association of the claims, in their order.
+
+    ``pearson`` has the p of networks that are independent, which they are not; ``slope`` is that of the model with
+    mixed effects, in standard deviations, None where it is not estimable. Neither decides. With a ``rival``, ``rho`` is
+    the difference of two correlations, and there is nothing beside its interval.
+    """
     rows: list[dict[str, Any]] = []
     for found in content.decisions.relations:
         asked = found.association
         low, high = bounds(found.interval)
+        slope_low, slope_high = bounds(found.mixed.interval)
         rows.append(
             {
                 "claim": found.claim,
@@ -136,6 +142,13 @@ def association_rows(content: Content) -> list[dict[str, Any]]:
                 "networks": found.n,
                 "conditions": found.clusters,
                 "reason": found.reason,
+                "pearson": tables.finite(found.pearson.r),
+                "p_pearson": tables.finite(found.pearson.p),
+                "slope": tables.finite(found.mixed.slope),
+                "slope_low": slope_low,
+                "slope_high": slope_high,
+                "p_slope": tables.finite(found.mixed.p),
+                "rival": str(asked.rival) if asked.rival else None,
             }
         )
     return rows
@@ -153,6 +166,14 @@ def sentence(content: Content, found: Relation) -> str:
     held = f", with {called(content, asked.control)} held constant," if asked.control else ""
     p = f", p {equals(found.p)} by exchanging conditions" if tables.finite(found.p) is not None else ""
     says = {"greater": "they rise together", "less": "one falls as the other rises", None: "no direction is shown"}
+    if asked.rival is not None:
+        more = {"greater": "the first is greater", "less": "the second is greater", None: "no difference is shown"}
+        return (
+            f"Over {found.over}, Spearman's {RHO} of {called(content, asked.x)} and {called(content, asked.y)}, less "
+            f"that of {called(content, asked.rival)} and the same, is {signed(found.rho, 2)} "
+            f"({1 - content.decisions.alpha:.0%} interval {interval(*bounds(found.interval), 2)}): "
+            f"{more[found.detected]}."
+        )
     return (
         f"Over {found.over}, Spearman's {RHO} of {called(content, asked.x)} and "
         f"{called(content, asked.y)}{held} is {signed(found.rho, 2)} ({1 - content.decisions.alpha:.0%} interval "

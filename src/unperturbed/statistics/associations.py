@@ -1,27 +1,31 @@
 """One association over the networks of a study: its points, the rank correlation, and what of it is certain.
 
 A point is a network that has all measures; its cluster is its condition (of its architecture). It is left out where a
-measure is missing or not defined.
+measure is missing or not defined. The interval of the rank correlation decides; beside it stand Pearson's correlation,
+as studies publish it, and the slope of a model with mixed effects, where conditions, architectures and seeds have
+intercepts of their own. Where two correlations are compared, their difference and its interval are all there is.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from unperturbed.records import Association, Claim, Outcome, Variable
 from unperturbed.statistics.contrasts import Settings
+from unperturbed.statistics.correlation_maps import group_difference
 from unperturbed.statistics.intervals import Interval
+from unperturbed.statistics.linear_association import Pearson, Slope, mixed_effects, pearson
 from unperturbed.statistics.rank_correlation import FEWEST, cluster_bootstrap, cluster_permutation, spearman
 from unperturbed.statistics.values import Values, at
 
 
 class Point(NamedTuple):
-    """One network of an association, with its values: x, y and, where something is held constant, that."""
+    """One network of an association, with its values: x, y and, where there is one, the control or the rival."""
 
     architecture: str
     condition: str
@@ -42,12 +46,14 @@ class Relation:
     claim: str
     association: Association
     points: tuple[Point, ...]
-    rho: float
+    rho: float  # with a rival: less the rival's
     interval: Interval  # confidence 1 - alpha
     p: float  # by permutation of conditions
     reason: str = ""  # why nothing is decided, or what was left out
     p_adjusted: float = math.nan  # never adjusted: the interval decides
     published: None = None  # nor is a published correlation set beside it
+    pearson: Pearson = field(default_factory=Pearson)  # with the p of independent networks
+    mixed: Slope = field(default_factory=Slope)  # with the interval of the same confidence
 
     @property
     def n(self) -> int:
@@ -66,7 +72,7 @@ class Relation:
 
     @property
     def effect(self) -> float:
-        """The correlation."""
+        """The correlation, or the difference of two."""
         return self.rho
 
     @property
@@ -93,9 +99,10 @@ class Relation:
         """Which measures are related, over what, and when."""
         asked = self.association
         held = "" if asked.control is None else f" given {asked.control}"
+        pair = f"{asked.x} with" if asked.rival is None else f"{asked.x} less {asked.rival}, each with"
         epochs = sorted({point.epoch for point in self.points})
         return (
-            f"{asked.x} with {asked.y}{held} over {self.over} at epoch{'s' if len(epochs) > 1 else ''} "
+            f"{pair} {asked.y}{held} over {self.over} at epoch{'s' if len(epochs) > 1 else ''} "
             f"{', '.join(map(str, epochs))}"
         )
 
@@ -111,39 +118,57 @@ def relate(
         where = f" of {association.architecture}" if association.architecture else ""
         names = ", ".join(map(str, _variables(association)))
         return None, f"no network{where} has all of {names} (epoch: {association.epoch})"
-    x, y, *held = zip(*(point.values for point in points), strict=True)
-    control = held[0] if held else None
+    x, y, *third = zip(*(point.values for point in points), strict=True)
     clusters = [point.cluster for point in points]
     seeds = {cluster: [point.seed for point in points if point.cluster == cluster] for cluster in clusters}
-    matched = all(own == seeds[clusters[0]] for own in seeds.values())
-    rho = spearman(x, y, control=control)
-    interval = cluster_bootstrap(
-        x,
-        y,
-        clusters,
-        control=control,
-        confidence=1 - settings.alpha,
-        resamples=settings.resamples,
-        seed=settings.seed,
-    )
+    confidence, resampled = 1 - settings.alpha, {"resamples": settings.resamples, "seed": settings.seed}
     remarks: list[str] = []
     if missing := ["/".join(cell) for cell in cells if cell not in seeds]:
         remarks.append(f"conditions without all of these measures are left out: {', '.join(missing)}")
     if undefined := len(found) - len(points):
         remarks.append(f"networks for which one of these is not defined are left out: {undefined}")
-    if math.isnan(rho):
-        remarks.append("a measure does not vary: a correlation is not defined")
-    elif math.isnan(interval.low):
-        why = f"fewer than {FEWEST} conditions" if len(seeds) < FEWEST else "(nearly) all networks are in perfect order"
-        remarks.append(f"{why}: no interval, and nothing is decided")
+    if association.rival is not None:
+        one, other = (np.reshape(values, (-1, 1)) for values in (x, third[0]))
+        compared = group_difference(one, other, y, clusters, confidence=confidence, **resampled)
+        remarks += _lacking(compared.difference, compared.interval, len(seeds), certain="both are the same")
+        reason = "; ".join(remarks)
+        return Relation(claim.id, association, points, compared.difference, compared.interval, math.nan, reason), ""
+    control = third[0] if third else None
+    rho = spearman(x, y, control=control)
+    interval = cluster_bootstrap(x, y, clusters, control=control, confidence=confidence, **resampled)
+    remarks += _lacking(rho, interval, len(seeds), certain="(nearly) all networks are in perfect order")
+    matched = all(own == seeds[clusters[0]] for own in seeds.values())
     if not matched:
         remarks.append("conditions differ in their seeds: no p by permutation")
     p = cluster_permutation(x, y, clusters, control=control, seed=settings.seed) if matched else math.nan
-    return Relation(claim.id, association, points, rho, interval, p, reason="; ".join(remarks)), ""
+    groups = [point.architecture for point in points], [point.seed for point in points]
+    relation = Relation(
+        claim.id,
+        association,
+        points,
+        rho,
+        interval,
+        p,
+        reason="; ".join(remarks),
+        pearson=pearson(x, y, control=control),
+        mixed=mixed_effects(x, y, clusters, others=groups, control=control, confidence=confidence),
+    )
+    return relation, ""
+
+
+def _lacking(rho: float, interval: Interval, conditions: int, *, certain: str) -> list[str]:
+    """Return why there is no correlation, or none that can be decided about."""
+    if math.isnan(rho):
+        return ["a measure does not vary: a correlation is not defined"]
+    if math.isnan(interval.low):
+        why = f"fewer than {FEWEST} conditions" if conditions < FEWEST else certain
+        return [f"{why}: no interval, and nothing is decided"]
+    return []
 
 
 def _variables(association: Association) -> list[Variable]:
-    return [each for each in (association.x, association.y, association.control) if each is not None]
+    asked = association
+    return [each for each in (asked.x, asked.y, asked.control, asked.rival) if each is not None]
 
 
 def _points(

@@ -282,7 +282,8 @@ def _reason(primary: Sequence[Row | Relation], verdict: Outcome, gaps: Sequence[
 def _shortfall(part: Row | Relation) -> str:
     words = {"none": "no difference", None: "no difference"}
     if isinstance(part, Relation):
-        words = {"greater": "a correlation above 0", "less": "one below 0", None: "an interval with 0 inside"}
+        what = "a correlation" if part.association.rival is None else "a difference of correlations"
+        words = {"greater": f"{what} above 0", "less": "one below 0", None: "an interval with 0 inside"}
         return f"expected {words[part.association.expect]}, found {words[part.detected]}"
     if part.expect == "none" and part.outcome == "undecided":
         if part.detected is None:

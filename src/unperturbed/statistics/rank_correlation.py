@@ -72,9 +72,9 @@ def spearman(x: ArrayLike, y: ArrayLike, *, control: ArrayLike | None = None) ->
     >>> spearman([1.0, 2.0, 3.0, 4.0], [1.0, 3.0, 2.0, 9.0])
     0.8
     """
-    columns = _columns(x, y, control)
+    columns = columns_of(x, y, control)
     alone = np.ones((columns[0].size, 1))
-    return float(_correlations(columns, alone, np.ones((1, 1)))[0])
+    return float(correlations(columns, alone, np.ones((1, 1)))[0])
 
 
 def cluster_bootstrap(
@@ -98,12 +98,11 @@ def cluster_bootstrap(
         resamples: how often the clusters are drawn with replacement.
         seed: seed of these draws; equal seeds give equal intervals.
     """
-    columns = _columns(x, y, control)
-    members = _members(clusters, columns[0].size)
+    columns = columns_of(x, y, control)
+    members = members_of(clusters, columns[0].size)
     count, tail = members.shape[1], tail_of(confidence)
-    counts = np.ones((1 + resamples, count))  # the first as observed
-    counts[1:] = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-    centre, *z = _fisher(_correlations(columns, members, counts))
+    counts = draws_of(count, resamples, seed)
+    centre, *z = _fisher(correlations(columns, members, counts))
     defined = np.array(z)[np.isfinite(z)]
     if count < FEWEST or math.isnan(centre) or defined.size < resamples / 2:
         return UNDEFINED
@@ -134,8 +133,8 @@ def cluster_permutation(
         samples: random orders beyond 8 clusters.
         seed: seed of these orders.
     """
-    columns = [stats.rankdata(values) for values in _columns(x, y, control)]
-    members = _members(clusters, columns[0].size)
+    columns = [stats.rankdata(values) for values in columns_of(x, y, control)]
+    members = members_of(clusters, columns[0].size)
     count = members.shape[1]
     if np.ptp(members.sum(axis=0)) > 0:
         return math.nan
@@ -144,7 +143,7 @@ def cluster_permutation(
         left, right = _beside(held, left), _beside(held, right)
     order = np.argsort(members.argmax(axis=1), kind="stable")
     left, right, *third = (values[order].reshape(count, -1) for values in (left, right, *third))
-    orders = _orders(count, samples, np.random.default_rng(seed))
+    orders = orders_of(count, samples, np.random.default_rng(seed))
 
     def summed(fixed: Floats) -> Floats:
         """Return the sum of products of ``fixed`` and ``right``, the latter in each order of its clusters."""
@@ -160,7 +159,12 @@ def cluster_permutation(
     return float(reached.mean())
 
 
-def _columns(x: ArrayLike, y: ArrayLike, control: ArrayLike | None) -> list[Floats]:
+def columns_of(x: ArrayLike, y: ArrayLike, control: ArrayLike | None) -> list[Floats]:
+    """Return the measures as float64, as many values of each.
+
+    Raises:
+        SpecError: they differ in number, or a value is not finite.
+    """
     named = (("x", x), ("y", y), ("control", control))
     columns = [sample(values, name=name) for name, values in named if values is not None]
     if len({values.size for values in columns}) > 1:
@@ -171,7 +175,7 @@ def _columns(x: ArrayLike, y: ArrayLike, control: ArrayLike | None) -> list[Floa
     return columns
 
 
-def _members(clusters: Sequence[Hashable], n: int) -> Floats:
+def members_of(clusters: Sequence[Hashable], n: int) -> Floats:
     """Return 1 where a network (row) belongs to a cluster (column), else 0."""
     if len(clusters) != n:
         raise SpecError(f"rank correlation: expected the cluster of each of {n} networks, got {len(clusters)}.")
@@ -179,7 +183,14 @@ def _members(clusters: Sequence[Hashable], n: int) -> Floats:
     return np.eye(len(place))[[place[cluster] for cluster in clusters]]
 
 
-def _correlations(columns: Sequence[Floats], members: Floats, counts: Floats) -> Floats:
+def draws_of(count: int, resamples: int, seed: int) -> Floats:
+    """Return how often each of ``count`` clusters was drawn, a row for each resample; the first is as observed."""
+    counts = np.ones((1 + resamples, count))
+    counts[1:] = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+    return counts
+
+
+def correlations(columns: Sequence[Floats], members: Floats, counts: Floats) -> Floats:
     """Return the correlation in each of many resamples; ``counts`` (resamples, clusters) says how often each was drawn.
 
     The rank of a value is the number of drawn values below it and half of those equal to it.
@@ -224,7 +235,7 @@ def _beside(held: Floats, values: Floats) -> Floats:
     return left if left @ left > ROUNDING * (values @ values) else np.zeros_like(values)
 
 
-def _orders(count: int, samples: int, rng: np.random.Generator) -> NDArray[np.intp]:
+def orders_of(count: int, samples: int, rng: np.random.Generator) -> NDArray[np.intp]:
     """Return orders of ``count`` clusters, one per row, the one that is given first."""
     if count <= MOST_PERMUTED:
         return np.array(list(permutations(range(count))), dtype=np.intp)
