@@ -115,7 +115,7 @@ def test_data_list_names_every_set(unperturbed):
     [
         (
             ("run", "distribution-and-tusk"),
-            "There is no study 'distribution-and-tusk'. There are: defences, distribution-and-task, eeg-cotraining, eeg-cotraining-things, local-learning. Did you mean 'distribution-and-task'?",
+            "There is no study 'distribution-and-tusk'. There are: defences, distribution-and-task, eeg-cotraining, local-learning. Did you mean 'distribution-and-task'?",
         ),
         (("run", "distribution-and-task", "--seeds", "0"), "distribution-and-task: seeds must be at least 1, got 0."),
         (

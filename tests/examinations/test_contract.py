@@ -24,6 +24,7 @@ CHEAP = {
     "timing": {"batch_size": 4, "repeats": 2},
     "published-perturbation": {"grid": 10},
     "eeg-prediction": {"splits": 5},
+    "representational-similarity": {"against": "eeg", "samples": 5},
 }
 ASKS_NOTHING = {"noise-strength"}  # of the network: there is nothing to interrupt
 BY_THE_CLOCK = {"timing"}
@@ -41,12 +42,15 @@ def subject_of(deployed, with_branch):
 
 
 def _subject(name, deployed, with_branch, **rest):
-    if name == "eeg-prediction":  # looks at the network as it was trained, and at recordings
-        network = with_branch(channels=2, times=6)
-        subject = deployed(**rest)._replace(network=network, trained=lambda: network)
-        responses = np.random.default_rng(0).standard_normal((len(subject.images), 4, 2, 6))
-        recorded = Repetitions(subject.images, responses, ("O1", "PO7"), np.arange(6) / 20)
-        return subject._replace(recorded=lambda: recorded)
+    if name in ("eeg-prediction", "representational-similarity"):  # look at recordings
+        subject = deployed(**rest)
+        responses = np.random.default_rng(0).standard_normal((len(subject.images), 4, 3, 6))
+        recorded = Repetitions(subject.images, responses, ("O1", "PO7", "Pz"), np.arange(6) / 20)
+        subject = subject._replace(recorded=lambda: recorded)
+        if name == "eeg-prediction":  # and at the network as it was trained
+            network = with_branch(channels=3, times=6)
+            subject = subject._replace(network=network, trained=lambda: network)
+        return subject
     if name == "published-perturbation":  # looks behind the normalisation of one model
         return deployed(model="hidden-layer", **rest)
     return deployed("noise-injection" if name == "noise-strength" else "randomised-smoothing", **rest)

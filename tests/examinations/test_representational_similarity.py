@@ -185,15 +185,12 @@ def test_missing_files_are_one_line_that_says_where_they_come_from(subject, monk
     assert "\n" not in str(refused.value)
 
 
-def test_pixels_of_the_92_objects_say_little_of_it(subject, values, monkeypatch):
+def test_pixels_of_the_92_objects_say_little_of_it(subject, values):
     """Published (figure 4 of the source): images low-pass filtered or as pixels are far from both ITs."""
     root = Path(os.environ.get("UNPERTURBED_DATA") or Path(__file__).parents[3] / "shared" / "data")
     if not (root / "images92").is_dir():
         pytest.skip(f"no images92 in {root}; set UNPERTURBED_DATA")
-    monkeypatch.setenv("UNPERTURBED_DATA", str(root))
-    module._objects.cache_clear()
-    module._shrunk.cache_clear()
-    found = examine(subject, layer="input")
+    found = examine(subject._replace(places=Places(root)), layer="input")
     seen = values(found)
     people = images92(Places(root)).sessions.mean(axis=1)
     own = found.arrays["dissimilarities"]

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from unperturbed.examinations import EXAMINATIONS, Subject
-from unperturbed.records import SpecError
 
 gain = EXAMINATIONS["robustness-gain"]
 SIDE = 4
@@ -30,9 +29,15 @@ def subject(linear, *, further, distances=DISTANCES, labels=None):
     return Subject(far, images, labels, seed=3, beside=near)
 
 
+def beside(asked, **settings):
+    """The subject with what the same examination finds of the network beside, alone."""
+    alone = asked._replace(network=asked.beside, beside=None)
+    return asked._replace(found_beside=lambda: gain(alone, **settings).arrays)
+
+
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_the_gain_of_a_linear_classifier(norm, linear, values):
-    found = gain(subject(linear, further=0.05), norm=norm)
+    found = gain(beside(subject(linear, further=0.05), norm=norm), norm=norm)
     near = DISTANCES.double().numpy() * LENGTH["l2"] / LENGTH[norm]
     far = (DISTANCES.double().numpy() + 0.05) * LENGTH["l2"] / LENGTH[norm]
     accuracy = 1e-3  # of the attack, which stops a little beyond the boundary
@@ -46,7 +51,7 @@ def test_the_gain_of_a_linear_classifier(norm, linear, values):
 
 def test_the_grid_takes_the_smallest_eps_that_fools_and_counts_what_none_does(linear, values):
     # In L2: 0.03 0.07 0.11 0.15 0.24 0.31 beside, 0.09 0.13 0.17 0.21 0.30 0.37 for the network.
-    seen = gain(subject(linear, further=0.06), form="grid")
+    seen = gain(beside(subject(linear, further=0.06), form="grid"), form="grid")
     np.testing.assert_array_equal(seen.arrays["s_beside"], [0.05, 0.1, 0.2, 0.2, 0.4, 0.4])
     np.testing.assert_array_equal(seen.arrays["s"], [0.1, 0.2, 0.2, 0.4, 0.4, 0.4])
     assert values(seen)["robustness_gain"] == pytest.approx(1.7 / 1.35 - 1, abs=1e-12)
@@ -54,9 +59,9 @@ def test_the_grid_takes_the_smallest_eps_that_fools_and_counts_what_none_does(li
 
     to_linf = LENGTH["l2"] / LENGTH["linf"]
     beyond = 34 / 255 / to_linf  # no eps of the grid reaches this far
-    censored = gain(
-        subject(linear, further=beyond - 0.1, distances=torch.tensor([0.02, 0.14])), form="grid", norm="linf"
-    )
+    settings = {"form": "grid", "norm": "linf"}
+    asked = subject(linear, further=beyond - 0.1, distances=torch.tensor([0.02, 0.14]))
+    censored = gain(beside(asked, **settings), **settings)
     np.testing.assert_array_equal(censored.arrays["s"], [32 / 255, np.inf])
     assert values(censored)["robustness_censored"] == 0.5
     np.testing.assert_allclose(censored.arrays["s_beside"], [1 / 255, 8 / 255], rtol=1e-12)
@@ -66,7 +71,7 @@ def test_the_grid_takes_the_smallest_eps_that_fools_and_counts_what_none_does(li
 
 
 def test_without_a_grid_nothing_is_said_of_means_where_one_image_is_never_broken(linear, values):
-    asked = subject(linear, further=0.0)
+    asked = beside(subject(linear, further=0.0))
     asked = asked._replace(network=linear(torch.zeros_like(WEIGHT), 1.0))
     seen = values(gain(asked))
     assert seen["robustness_censored"] == 1.0
@@ -77,19 +82,19 @@ def test_without_a_grid_nothing_is_said_of_means_where_one_image_is_never_broken
 def test_only_images_that_both_classify_correctly_count(linear, values):
     distances = torch.tensor([-0.08, -0.02, 0.05, 0.20, 0.25])  # the first is wrong for both, the second beside only
     labels = torch.tensor([1, 1, 1, 1, 0])  # and the last for both
-    found = gain(subject(linear, further=0.05, distances=distances, labels=labels))
+    found = gain(beside(subject(linear, further=0.05, distances=distances, labels=labels)))
     assert found.arrays["images"].tolist() == [2, 3]
     assert values(found)["f0"] == pytest.approx(0.6)
     assert values(found)["robustness_excluded"] == pytest.approx(0.6)
     assert values(found)["robustness_gain"] == pytest.approx(0.35 / 0.25 - 1, abs=2e-3)
 
-    nobody = gain(subject(linear, further=0.05, labels=torch.zeros(6, dtype=torch.int64)))
+    nobody = gain(beside(subject(linear, further=0.05, labels=torch.zeros(6, dtype=torch.int64))))
     assert values(nobody) == {"f0": 0.0, "robustness_excluded": 1.0}
 
 
 def test_the_bootstrap_draws_pairs_of_images(linear):
     distances = torch.linspace(0.02, 0.4, 40)
-    asked = subject(linear, further=0.0, distances=distances)
+    asked = beside(subject(linear, further=0.0, distances=distances))
     offset = -float(WEIGHT.sum()) / 2
     same = gain(asked)
     np.testing.assert_allclose(same.arrays["interval"], [0.0, 0.0], atol=1e-12)
@@ -101,6 +106,20 @@ def test_the_bootstrap_draws_pairs_of_images(linear):
     np.testing.assert_allclose(further.arrays["interval"], expected, rtol=0.03)  # 10,000 draws of a mean of 40
 
 
-def test_a_network_beside_is_needed(linear):
-    with pytest.raises(SpecError, match=r"robustness-gain: expected a network beside .* name a condition as 'beside'$"):
-        gain(subject(linear, further=0.1)._replace(beside=None))
+def test_alone_it_says_how_far_the_boundary_is_and_nothing_of_a_gain(linear, values):
+    distances = torch.tensor([-0.08, 0.05, 0.20, 0.25])  # the first is wrong
+    labels = torch.ones(4, dtype=torch.int64)
+    alone = subject(linear, further=0.0, distances=distances, labels=labels)._replace(beside=None)
+    found = gain(alone)
+    assert values(found) == pytest.approx({"f0": 0.75, "critical_l2": 0.20}, rel=1e-3)
+    assert found.arrays["right"].tolist() == [False, True, True, True]
+    np.testing.assert_allclose(found.arrays["sizes"][1:], distances[1:].numpy(), rtol=1e-3)
+    assert values(gain(alone, norm="linf")) == {"f0": 0.75}
+
+
+def test_the_network_beside_is_not_attacked_again(linear, answers):
+    asked = beside(subject(linear, further=0.05))
+    near = answers(lambda images, _: asked.beside(images))
+    with_it = gain(asked._replace(beside=near))
+    assert near.asked == 0
+    assert with_it.forwards == gain(asked._replace(beside=None, found_beside=None)).forwards

@@ -1,11 +1,17 @@
 """Co-training with EEG from the study file to its claims, in two worlds that differ in nothing but what EEG says."""
 
+from types import SimpleNamespace
+from typing import get_args
+
 import pytest
 import torch
 
 from unperturbed import lab
+from unperturbed.data import load, recorded_repetitions
+from unperturbed.lab import courses
 from unperturbed.ledger import Ledger
-from unperturbed.records import Spec
+from unperturbed.mechanisms.eeg_controls import Responses
+from unperturbed.records import Spec, SpecError
 from unperturbed.statistics import decide
 
 STUDY = """
@@ -18,21 +24,26 @@ network = "a small residual network"
 
 [conditions.baseline]
 says = "the classifier alone"
-data = { name = "simulated-eeg", images = "digits", train = 200, test = 100, test_repetitions = 20 }
+data = { name = "simulated-eeg", images = "digits", train = 200, test = 100, subjects = 1, repetitions = 10, test_repetitions = 20 }
 
 [conditions.real]
 says = "EEG that says something"
-data = { name = "simulated-eeg", images = "digits", train = 200, test = 100, test_repetitions = 20 }
+data = { name = "simulated-eeg", images = "digits", train = 200, test = 100, subjects = 1, repetitions = 10, test_repetitions = 20 }
 mechanisms = [{ name = "eeg-cotraining", taps = "all", balance = "gradnorm", width = 32 }]
 
 [conditions.no-weight]
 says = "its error does not count"
-data = { name = "simulated-eeg", images = "digits", train = 200, test = 100, test_repetitions = 20 }
+data = { name = "simulated-eeg", images = "digits", train = 200, test = 100, subjects = 1, repetitions = 10, test_repetitions = 20 }
 mechanisms = [{ name = "eeg-cotraining", taps = "all", delta2 = 0.0, width = 32 }]
+
+[conditions.shuffled]
+says = "EEG of other images"
+data = { name = "simulated-eeg", images = "digits", train = 200, test = 100, subjects = 1, repetitions = 10, test_repetitions = 20 }
+mechanisms = [{ name = "eeg-cotraining", taps = "all", balance = "gradnorm", width = 32, responses = "shuffled" }]
 
 [conditions.nothing]
 says = "EEG of the world in which it says nothing"
-data = { name = "simulated-eeg", images = "digits", world = "none", train = 200, test = 100, test_repetitions = 20 }
+data = { name = "simulated-eeg", images = "digits", world = "none", train = 200, test = 100, subjects = 1, repetitions = 10, test_repetitions = 20 }
 mechanisms = [{ name = "eeg-cotraining", taps = "all", balance = "gradnorm", width = 32 }]
 
 [attacks.pgd]
@@ -48,9 +59,9 @@ images = 5
 [examinations.gain]
 examination = "robustness-gain"
 settings = { form = "grid" }
-conditions = ["no-weight"]
+conditions = ["baseline", "no-weight"]
 beside = "baseline"
-images = 6
+images = 4
 
 [scales.laptop]
 says = "seconds"
@@ -80,8 +91,9 @@ def finished(tmp_path_factory):
     with Ledger.open(folder) as ledger:
         outcome = lab.run(study, ledger, device=torch.device("cpu"), command="test")
         assert not outcome.failed
-        measurements = ledger.measurements(ledger.latest_run().id)
-    return study, measurements
+        run = ledger.latest_run().id
+        measurements, costs = ledger.measurements(run), ledger.costs(run)
+    return study, measurements, costs
 
 
 def _values(measurements):
@@ -89,10 +101,10 @@ def _values(measurements):
 
 
 def test_the_network_as_trained_meets_the_recordings_of_its_data(finished):
-    _, measurements = finished
+    _, measurements, _ = finished
     found = _values(measurements)
     rows = [m for m in measurements if m.measure == "eeg_r"]
-    assert {(m.condition, m.n) for m in rows} == {("real", 100), ("nothing", 100), ("no-weight", 100)}
+    assert {(m.condition, m.n) for m in rows} == {(n, 100) for n in ("real", "nothing", "no-weight", "shuffled")}
     ceilings = [found[name, "eeg", "eeg_ceiling_lower"] for name in ("real", "no-weight")]
     assert ceilings[0] == ceilings[1]  # of the recordings, whatever the network is
     assert found["real", "eeg", "cotraining_gradient_eeg"] > 0
@@ -100,21 +112,27 @@ def test_the_network_as_trained_meets_the_recordings_of_its_data(finished):
     assert found["real", "eeg", "cotraining_squared_error"] < 1.2
 
 
-def test_the_worlds_are_told_apart_where_the_class_is_in_the_eeg(finished):
+def test_the_worlds_are_told_apart_and_so_are_pairings(finished):
     found = _values(finished[1])
-    told, untold = (found[name, "eeg", "eeg_r_parieto_occipital"] for name in ("real", "nothing"))
+    told, *untold = (found[name, "eeg", "eeg_r_parieto_occipital"] for name in ("real", "nothing", "shuffled"))
     assert told > 0.3  # 100 images: chance has a standard error of 0.1 in a channel
-    assert abs(untold) < 0.2
+    assert max(map(abs, untold)) < 0.2
 
 
 def test_a_branch_whose_error_does_not_count_changes_no_distance(finished):
     found = _values(finished[1])
     assert found["no-weight", "gain", "robustness_gain"] == 0.0
     assert ("baseline", "gain", "robustness_gain") not in found
+    assert found["baseline", "gain", "f0"] == found["no-weight", "gain", "f0"]
+
+
+def test_the_classifier_alone_is_attacked_once_for_all_that_it_stands_beside(finished):
+    passes = {(c.condition, c.kind): c.forwards for c in finished[2] if c.kind == "gain"}
+    assert passes["baseline", "gain"] == passes["no-weight", "gain"] > 0  # equal logits, equal passes: no second attack
 
 
 def test_claims_read_what_was_examined(finished):
-    study, measurements = finished
+    study, measurements, _ = finished
     (claim,) = decide(study, measurements).claims
     worlds, zero = claim.rows
     assert worlds.difference == pytest.approx(worlds.left.mean - worlds.right.mean)
@@ -134,28 +152,69 @@ def test_the_built_in_study_says_simulated_and_compares_at_equal_seeds():
             if plan.examination.name == "robustness-gain"
         ]
         assert gains
-        assert {plan.beside.condition for plan in gains} == {"baseline"}
+        assert {plan.beside.condition for plan in gains if plan.beside} == {"baseline"}
         (decisive,) = (claim for claim in study.claims if claim.id == "D")
         (first,) = (contrast for contrast in decisive.contrasts if contrast.primary)
         assert (first.left.condition, first.right.condition, first.expect) == ("real", "shuffled", "greater")
         assert study.claims[0] == decisive
 
 
-def test_recordings_are_loaded_once_for_all_networks_of_a_study():
-    loads = [
-        lab.evaluation._recorded(Spec(name="simulated-eeg", settings={"responses": kind})) for kind in ("real", "white")
-    ]
-    assert loads[0].args == loads[1].args
-    assert lab.evaluation._recorded(Spec(name="digits")) is None
+def test_conditions_share_one_data_set_but_for_other_brains_and_none():
+    study = lab.load("eeg-cotraining", scale="long")
+    data = {trial.condition: trial.data.settings["responses"] for trial in study.trials}
+    apart = {name: responses for name, responses in data.items() if responses != "real"}
+    assert apart == {"other-subject": "other-subject", "gabor": "gabor"}
+    kinds = {
+        spec.settings["responses"]
+        for trial in study.trials
+        for spec in trial.mechanisms
+        if "responses" in spec.settings
+    }
+    assert kinds == set(get_args(Responses))
+    plans = [trial.examinations["gain-l2"] for trial in study.trials]
+    assert [plan.beside is None for plan in plans] == [trial.condition == "baseline" for trial in study.trials]
 
 
-def test_the_study_of_the_recordings_has_the_same_conditions_and_claims():
-    simulated, recorded = lab.load("eeg-cotraining", scale="long"), lab.load("eeg-cotraining-things", scale="paper")
-    assert {trial.data.name for trial in recorded.trials} == {"things-eeg2"}
-    assert "simulated" not in recorded.model_dump_json()
-    assert [trial.condition for trial in recorded.trials] == [trial.condition for trial in simulated.trials]
-    assert [trial.data.settings["responses"] for trial in recorded.trials] == [
-        trial.data.settings["responses"] for trial in simulated.trials
-    ]
-    of_the_simulation = [claim for claim in simulated.claims if claim.id == "E1-occipital"]
-    assert list(recorded.claims) == [claim for claim in simulated.claims if claim not in of_the_simulation]
+def test_scales_with_real_recordings_do_not_say_simulated():
+    for scale, name in (("paper", "things-eeg2"), ("faces-houses", "faces-houses-eeg")):
+        study = lab.load("eeg-cotraining", scale=scale)
+        assert {trial.data.name for trial in study.trials} == {name}
+        assert "simulated" not in study.title
+
+
+def test_recordings_come_from_the_folder_that_the_run_was_given(tmp_path):
+    """The subject is that of the seed, and files are looked for where the user said."""
+    machine = courses.Machine(torch.device("cpu"), None, {})
+    asked = {}
+    for name, settings in (("simulated-eeg", {"images": "digits", "train": 40, "test": 30}), ("things-eeg2", {})):
+        stage = SimpleNamespace(data=Spec(name=name, settings=settings), seed=7)
+        station = courses.Station({}, None, 0, machine, None, None, tmp_path, accept_inexact=True)
+        asked[name] = lab.evaluation._recorded(stage, station)
+    expected = recorded_repetitions(
+        Spec(name="simulated-eeg", settings={"images": "digits", "train": 40, "test": 30}), seed=7
+    )
+    assert (asked["simulated-eeg"]().responses == expected.responses).all()
+    with pytest.raises(SpecError, match=str(tmp_path)):
+        asked["things-eeg2"]()
+    assert lab.evaluation._recorded(SimpleNamespace(data=Spec(name="digits")), station) is None
+
+
+def test_every_trial_knows_where_files_are_looked_for(tmp_path, monkeypatch):
+    path = tmp_path / "tiny-eeg.toml"
+    path.write_text(STUDY, encoding="utf-8")
+    seen = []
+    monkeypatch.setattr(lab.runner, "run_trial", lambda _, station: seen.append(station) or 0)
+    with Ledger.open(tmp_path) as ledger:
+        lab.run(lab.load(str(path)), ledger, device=torch.device("cpu"), data_root=tmp_path, accept_inexact=True)
+    assert {(station.data_root, station.accept_inexact) for station in seen} == {(tmp_path, True)}
+
+
+def test_a_network_beside_must_have_the_same_test_images():
+    digits, photographs = Spec(name="digits"), Spec(name="photographs")
+    machine = courses.Machine(torch.device("cpu"), None, {})
+    station = courses.Station({photographs.canonical(): load(photographs)}, None, 0, machine, None, None)
+    stage = SimpleNamespace(
+        examination=Spec(name="robustness-gain"), images=5, beside=SimpleNamespace(data=photographs)
+    )
+    with pytest.raises(SpecError, match=r"robustness-gain: expected a network beside with the same test images, got"):
+        lab.evaluation._found_beside(stage, load(digits).test, station)

@@ -177,6 +177,10 @@ def test_a_sweep_stands_on_the_right_of_a_contrast(tmp_path):
             {"control": Variable(measure="R_8_255", attack="fgsm"), "epoch": 3},
         ),
         ("f0[pgd] ~+ R[fgsm]", {"architecture": None}),
+        (
+            "fully-connected: f0[pgd] - R_8_255[fgsm] ~- R[fgsm]",
+            {"rival": Variable(measure="R_8_255", attack="fgsm"), "expect": "less"},
+        ),
     ],
 )
 def test_a_claim_may_be_an_association(tmp_path, text, expected):
@@ -223,6 +227,11 @@ def test_a_claim_of_associations_needs_no_attack_of_its_own(tmp_path):
         (
             '"f0[pgd] ~+ R[fgsm] | f0[pdg]"',
             "There is no attack 'pdg'. There are: fgsm, pgd, learning. Did you mean 'pgd'?",
+        ),
+        (
+            '"f0[pgd] - f0[fgsm] ~+ R[fgsm] | R_8_255[fgsm]"',
+            "claim A: nothing can be held constant where two correlations are compared, got 'f0[pgd] - f0[fgsm] ~+ "
+            "R[fgsm] | R_8_255[fgsm]'.",
         ),
         (
             '"lenett: f0[pgd] ~+ R[fgsm]"',

@@ -59,7 +59,7 @@ ASKED["eeg-cotraining"] = Spec(name="resnet", settings={"depth": 8, "width": 4})
 def _digits():
     """The first 130 training images: two steps for an epoch."""
     (part,) = load(Spec(name="digits")).train.parts
-    recorded = torch.randn(130, 17, 100, generator=generator("responses"))
+    recorded = torch.randn(130, 1, 17, 100, generator=generator("responses"))
     return Split((Part(part.images[:130], part.labels[:130]),), responses=recorded)
 
 
@@ -278,7 +278,7 @@ def test_a_mechanism_that_attacks_says_so():
         split = _digits()
         images, labels = split.images(split.fixed()[:4]), split.labels(split.fixed()[:4])
         for seed in range(10):  # so that a mixture takes each of its branches
-            recorded = split.recorded(split.fixed()[:4])
+            recorded = split.recorded(split.fixed()[:4])[:, 0]
             tools = Tools(attack, seed, mechanism.attacked, responses=recorded)
             mechanism.objective(lambda network, images, labels: network(images).sum(dim=1), tools)(
                 network, images, labels
@@ -304,7 +304,7 @@ def test_a_copy_is_altered_and_the_network_is_not():
 def test_every_file_of_the_folder_is_listed():
     folder = Path(inspect.getfile(mechanisms)).parent
     listed = {inspect.getmodule(function).__file__ for function in MECHANISMS.values()}
-    apart = {"__init__.py", "contract.py", "installing.py", "eeg_predictors.py"}
+    apart = {"__init__.py", "contract.py", "installing.py", "eeg_predictors.py", "eeg_controls.py"}
     assert {str(path) for path in folder.glob("*.py") if path.name not in apart} == listed
 
 

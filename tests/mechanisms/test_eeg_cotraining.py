@@ -8,6 +8,7 @@ import torch.nn.functional as F  # noqa: N812
 from unperturbed import mechanisms, models
 from unperturbed.data import Part, Split
 from unperturbed.mechanisms import NOTHING, Tools
+from unperturbed.mechanisms.eeg_controls import control
 from unperturbed.mechanisms.eeg_cotraining import (
     CONFIGURATIONS,
     LOGGED,
@@ -28,7 +29,7 @@ def eight(dtype=torch.float32):
     """Eight images with responses that say nothing else of them."""
     draws = generator("eight")
     images = torch.randint(0, 256, (8, 3, 32, 32), generator=draws).to(torch.uint8)
-    return Split((Part(images, torch.arange(8)),), responses=torch.randn(8, *SHAPE, generator=draws, dtype=dtype))
+    return Split((Part(images, torch.arange(8)),), responses=torch.randn(8, 1, *SHAPE, generator=draws, dtype=dtype))
 
 
 def built(**settings):
@@ -61,7 +62,7 @@ def step(mechanism, network, split=None, *, fresh=True):
     split = split or eight()
     rows = split.fixed()
     images, labels = split.images(rows).double(), split.labels(rows)
-    tools = Tools(lambda *_: None, 0, NOTHING.attacked, fresh=fresh, responses=split.recorded(rows))
+    tools = Tools(lambda *_: None, 0, NOTHING.attacked, fresh=fresh, responses=split.recorded(rows)[:, 0])
     seen = []
 
     def loss(network, images, labels):
@@ -70,7 +71,7 @@ def step(mechanism, network, split=None, *, fresh=True):
 
     before = copy.deepcopy(network)
     losses = mechanism.objective(loss, tools)(network, images, labels)
-    error = (predicted_responses(before, images) - split.responses).square().mean(dim=(1, 2))
+    error = (predicted_responses(before, images) - split.responses[:, 0]).square().mean(dim=(1, 2))
     return losses, seen[0], error
 
 
@@ -265,6 +266,33 @@ def test_training_stops_and_goes_on_to_the_same_weights():
     assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_network_is_trained_on_what_it_draws_for_itself_and_goes_on_with_the_same(seed):
+    """The weights are those of a network whose data carry the responses that it draws, of the person of its seed."""
+    split = eight()
+    people = torch.stack([split.responses[:, 0], split.responses[:, 0] * 2 + 1], dim=1)
+    both = Split(split.parts, responses=people)
+    paired = control(people[:, seed], split.parts[0].labels, seed, kind="shuffled")
+    assert not torch.equal(paired, people[:, seed])
+    found = []
+    for kind, given, stops in (
+        ("real", Split(split.parts, responses=paired[:, None]), (4,)),
+        ("shuffled", both, (4,)),
+        ("shuffled", both, (1, 3, 4)),
+        ("real", both, (4,)),
+    ):
+        mechanism = built(responses=kind, delta2=5.0)
+        network = network_for(mechanism, seed=seed)
+        states = [begin(network)]
+        for until in stops:
+            recipe = Recipe(epochs=4, batch_size=3, learning_rate=0.01)
+            states = train(network, states, given, recipe, seeds=[seed], until=until, mechanism=mechanism)
+        found.append(states[0].weights)
+    for other in found[1:3]:
+        assert all(torch.equal(value, other[name]) for name, value in found[0].items())
+    assert not torch.equal(found[3]["fc.weight"], found[0]["fc.weight"])
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
@@ -297,6 +325,6 @@ def test_wrong_networks_and_data_are_refused_in_one_line():
         mechanism.install(network)
     with pytest.raises(SpecError, match=r"expected data with recorded responses, got none; train on simulated-eeg"):
         trained(mechanism, network, split=Split(eight().parts))
-    others = Split(eight().parts, responses=torch.zeros(8, 4, 231))
+    others = Split(eight().parts, responses=torch.zeros(8, 1, 4, 231))
     with pytest.raises(SpecError, match=r"expected responses of 3 channels and 8 times, got \(4, 231\); set channels"):
         trained(mechanism, network, split=others)

@@ -1,23 +1,23 @@
 """Images with what a brain answered to them, so that a network can be trained on both.
 
 What is trained on are the responses averaged over the repetitions of a training image, with mean 0 and variance 1 for
-each channel and time over the training images. ``responses`` puts a control in their place (``controls.py``); with
-``none`` there are none. The test images always have the real ones of the subject, normalised by the same numbers. All
-repetitions apart, for the prediction of EEG and its noise ceilings, come from ``recorded_repetitions``.
+each channel and time over the training images. ``responses`` has those of another subject or of Gabor filters in their
+place; every other control is drawn by each network for itself (``mechanisms.eeg_controls``). All repetitions apart, of
+images that no network was trained on, come from ``recorded_repetitions``.
 
-``simulated-eeg`` needs no files: its brain is ``recordings.simulator``, which knows the right answers. ``things-eeg2``
-has nine images of each of 1,654 concepts for training and one for testing, four repetitions each (arXiv:2409.03646);
-the EEG of its own 200 test images, whose concepts are others, is what ``recorded_repetitions`` returns. In
-``faces-houses-eeg`` it is not recorded which picture was shown, only whether a face or a house, so that every picture
-of a class has the same response.
+``simulated-eeg`` needs no files: its brains are those of ``recordings.simulator``, which knows the right answers. The
+network of seed s is trained on the subject s, counted from 0, and after the last subject on the first again: so
+networks of different seeds sample subjects with their noise and, in the world ``none``, with their pairings.
+``things-eeg2`` has nine images of each of 1,654 concepts for training and one for testing, four repetitions each
+(arXiv:2409.03646), of one subject; the EEG of its own 200 test images, whose concepts are others, is what
+``recorded_repetitions`` returns. In ``faces-houses-eeg`` it is not recorded which picture was shown, only whether a
+face or a house, so that every picture of a class has the same response.
 
 Departs from the sources: pictures are averaged over areas to 32x32 pixels, which is what the models take.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -29,11 +29,12 @@ from skimage.transform import resize_local_mean
 from torch import Tensor
 
 from unperturbed.data.cifar10 import read_cifar10
-from unperturbed.data.controls import control, gabor_energies
 from unperturbed.data.digits import read_digits
 from unperturbed.data.files import Places, find, folder_of
+from unperturbed.data.gabor import gabor_energies
 from unperturbed.data.photographs import read_photographs
-from unperturbed.data.recordings import CHANNELS, TIMES, Layout, Recordings, read_subject, simulate
+from unperturbed.data.recordings import CHANNELS, TIMES, Layout, Simulated, read_subject, simulate
+from unperturbed.data.recordings.cued import read_cued
 from unperturbed.data.recordings.faces_houses import CLASSES, FILES, evoked, faces_houses, trials
 from unperturbed.data.recordings.simulator import World
 from unperturbed.data.recordings.things_eeg2 import ORIGINAL
@@ -41,30 +42,18 @@ from unperturbed.data.settings import Range, resolve
 from unperturbed.data.split import Collection, Dataset, Part, Split, digest, ordering
 from unperturbed.records import Spec, SpecError
 
-Responses = Literal[
-    "real",
-    "shuffled",
-    "shuffled-within-class",
-    "phase-randomised",
-    "gaussian",
-    "white",
-    "other-subject",
-    "time-reversed",
-    "gabor",
-    "none",
-]
-ClassResponses = Literal["real", "shuffled", "phase-randomised", "white", "time-reversed", "none"]
-ImageSet = Literal["photographs", "digits", "cifar10"]
+Responses = Literal["real", "other-subject", "gabor"]
+ImageSet = Literal["cued", "photographs", "digits", "cifar10"]
 
 TrainSize = Annotated[int, Range(20, 5000, 10)]
 TestSize = Annotated[int, Range(10, 500, 10)]
 Repeats = Annotated[int, Range(2, 80)]
-SIMULATED_SUBJECTS = 4
-SimulatedSubject = Annotated[int, Range(1, SIMULATED_SUBJECTS)]
+Subjects = Annotated[int, Range(1, 20)]
 RealSubject = Annotated[int, Range(1, 10)]
 
 SEED = 0  # of the simulation
 IMAGE_SETS: dict[ImageSet, Callable[[Places, int, int], Collection]] = {
+    "cued": lambda _, train, test: read_cued(train, test),
     "photographs": lambda _, train, test: read_photographs(train, test),
     "digits": lambda _, __, ___: read_digits("bilinear"),
     "cifar10": lambda places, _, __: read_cifar10(places),
@@ -72,7 +61,6 @@ IMAGE_SETS: dict[ImageSet, Callable[[Places, int, int], Collection]] = {
 STIMULI = ("houses", "faces")  # folders of pictures, in the order of the classes
 STIMULI_EACH = 12
 HELD_OUT = 3  # pictures of each class
-LAST_RUNS = 2  # of six, for testing
 SIZE = 32
 
 
@@ -88,37 +76,33 @@ class Repetitions(NamedTuple):
 def simulated_eeg(
     places: Places,
     *,
-    images: ImageSet = "photographs",
+    images: ImageSet = "cued",
     world: World = "robust",
-    subject: SimulatedSubject = 1,
+    subjects: Subjects = 10,
     responses: Responses = "real",
-    train: TrainSize = 1000,
+    train: TrainSize = 600,
     test: TestSize = 200,
-    repetitions: Repeats = 4,
+    repetitions: Repeats = 40,
     test_repetitions: Repeats = 40,
 ) -> Dataset:
-    """Return images of ten classes, equally many of each, with simulated EEG.
+    """Return images, equally many of each class, with simulated EEG of several subjects.
 
     Args:
         places: where files are looked for.
         images: what is shown.
-        world: what the EEG says of the images: orientations and classes (``robust``), or nothing.
-        subject: whose EEG.
-        responses: what a network is trained to predict.
+        world: what the EEG says of the images: their coarse structure (``robust``), or nothing.
+        subjects: how many people.
+        responses: what a network is trained to predict; the other subject is the next one.
         train: how many training images.
         test: how many test images.
-        repetitions: of each training image.
+        repetitions: of each training image; more than the four of the source, for a cleaner recording.
         test_repetitions: of each test image.
     """
-    collection = _balanced(IMAGE_SETS[images](places, train, test), train, test)
-    whose = (subject, subject % SIMULATED_SUBJECTS + 1) if responses == "other-subject" else (subject,)
-    collection, found = _simulated(collection, whose, world, repetitions, test_repetitions)
-    real, other = found[0], found[-1].training
+    collection, simulated = _simulated(places, images, world, subjects, train, test, repetitions, test_repetitions)
     remarks = (*collection.remarks, f"the EEG is simulated, in the world {world!r}: no brain was recorded")
-    test_responses = real.test.responses.mean(axis=1)
-    return _dataset(
-        "simulated-eeg", collection._replace(remarks=remarks), real.training, test_responses, responses, other
-    )
+    averages = [simulated.responses(subject, "training").mean(axis=1) for subject in range(1, subjects + 1)]
+    others = [*averages[1:], averages[0]]
+    return _dataset("simulated-eeg", collection._replace(remarks=remarks), averages, responses, others)
 
 
 def things_eeg2(places: Places, *, subject: RealSubject = 1, responses: Responses = "real") -> Dataset:
@@ -153,41 +137,29 @@ def things_in(folder: Path, *, subject: int, responses: Responses, layout: Layou
     remarks = (f"photographs are averaged over areas to {SIZE}x{SIZE} pixels",)
     collection = Collection(train, test, recorded.names, remarks)
     rows = found.training_rows
-    return _dataset("things-eeg2", collection, averages[rows], averages[found.validation_rows], responses, other[rows])
+    return _dataset("things-eeg2", collection, [averages[rows]], responses, [other[rows]])
 
 
-def faces_houses_eeg(places: Places, *, responses: ClassResponses = "real") -> Dataset:
+def faces_houses_eeg(places: Places) -> Dataset:
     """Return 24 pictures of faces and houses with the average evoked response of their class: 18 for training.
 
-    The responses of training pictures come from the first four runs, those of test pictures from the last two. They
-    are divided by one number for each electrode, the root mean square of the training responses: there are only two.
+    The responses are divided by one number for each electrode, their root mean square: there are only two of them.
 
     Args:
         places: where files are looked for.
-        responses: what a network is trained to predict.
 
     Raises:
         SpecError: a file or a picture is missing, or MNE-Python is not installed.
     """
-    runs = faces_houses(places)
-    first, last = (evoked(trials(part)) for part in (runs[:-LAST_RUNS], runs[-LAST_RUNS:]))
-    size = np.sqrt((first**2).mean(axis=(0, 2), keepdims=True))
+    found = evoked(trials(faces_houses(places)))
+    found = found / np.sqrt((found**2).mean(axis=(0, 2), keepdims=True))
     train, test = _stimuli(places)
     remarks = (
         f"very small: {len(train)} training and {len(test)} test pictures, two responses",
         "responses are class means: which picture was shown is not recorded",
     )
-    real = (first / size)[train.labels.numpy()]
-    trained = (
-        None
-        if responses == "none"
-        else real
-        if responses == "real"
-        else control(real, train.labels.numpy(), kind=responses)
-    )
-    return _joined(
-        "faces-houses-eeg", Collection(train, test, CLASSES, remarks), trained, (last / size)[test.labels.numpy()]
-    )
+    collection = Collection(train, test, CLASSES, remarks)
+    return _joined("faces-houses-eeg", collection, [found[train.labels.numpy()]])
 
 
 RECORDED: dict[str, Callable[..., Dataset]] = {
@@ -197,13 +169,16 @@ RECORDED: dict[str, Callable[..., Dataset]] = {
 }
 
 
-def recorded_repetitions(spec: Spec, *, root: Path | None = None, accept_inexact: bool = False) -> Repetitions:
-    """Return images that no network was trained on, with every repetition of the real response of the subject.
+def recorded_repetitions(
+    spec: Spec, *, seed: int = 0, root: Path | None = None, accept_inexact: bool = False
+) -> Repetitions:
+    """Return images that no network was trained on, with every repetition of the real response of a subject.
 
     Those of ``simulated-eeg`` are its test images, in their order; those of ``things-eeg2`` the 200 of other concepts.
 
     Args:
         spec: a name in ``RECORDED`` with settings; defaults are filled in.
+        seed: of the network: the subject is the one whose real responses belong to it.
         root: as for ``load``.
         accept_inexact: as for ``load``.
 
@@ -211,27 +186,20 @@ def recorded_repetitions(spec: Spec, *, root: Path | None = None, accept_inexact
         SpecError: another data set, one without a response to each image, or a file is missing or damaged.
     """
     full = resolve(RECORDED, spec)
-    settings: dict[str, Any] = full.settings
+    settings: dict[str, Any] = dict(full.settings)
     places = Places(root, accept_inexact)
     if full.name == "faces-houses-eeg":
         raise SpecError("faces-houses-eeg has no response to a single picture; take simulated-eeg or things-eeg2.")
     if full.name == "things-eeg2":
         folder = folder_of("things-eeg2", places.root)
         recorded = read_subject(folder, settings["subject"]).test
-        pixels = _pictures([folder / "test_images" / name for name in recorded.images])
+        pixels, responses = _pictures([folder / "test_images" / name for name in recorded.images]), recorded.responses
     else:
-        train, test = settings["train"], settings["test"]
-        collection = _balanced(IMAGE_SETS[settings["images"]](places, train, test), train, test)
-        counts = settings["repetitions"], settings["test_repetitions"]
-        collection, (found,) = _simulated(collection, (settings["subject"],), settings["world"], *counts)
-        recorded, pixels = found.test, collection.test.images.numpy()
-    images = torch.from_numpy(pixels).to(torch.float32) / 255
-    return Repetitions(images, recorded.responses, recorded.channels, recorded.times)
-
-
-class _Found(NamedTuple):
-    training: Float64[ndarray, "images channels times"]  # means over the repetitions
-    test: Recordings
+        settings.pop("responses")
+        collection, simulated = _simulated(places, **settings)
+        pixels = collection.test.images.numpy()
+        responses = simulated.responses(seed % settings["subjects"] + 1, "test")
+    return Repetitions(torch.from_numpy(pixels).to(torch.float32) / 255, responses, CHANNELS, TIMES)
 
 
 def _balanced(collection: Collection, train: int, test: int) -> Collection:
@@ -252,72 +220,61 @@ def _balanced(collection: Collection, train: int, test: int) -> Collection:
 
 
 def _simulated(
-    collection: Collection, subjects: Sequence[int], world: World, repetitions: int, test_repetitions: int
-) -> tuple[Collection, list[_Found]]:
-    """Return the images in the order of the responses, and these for each of the subjects."""
+    places: Places,
+    images: ImageSet,
+    world: World,
+    subjects: int,
+    train: int,
+    test: int,
+    repetitions: int,
+    test_repetitions: int,
+) -> tuple[Collection, Simulated]:
+    """Return the images in the order of the responses, and these."""
+    collection = _balanced(IMAGE_SETS[images](places, train, test), train, test)
     pixels = torch.cat([collection.train.images, collection.test.images])
     labels = torch.cat([collection.train.labels, collection.test.labels])
-    with TemporaryDirectory() as name:
-        simulated = simulate(
-            Path(name),
-            pixels.numpy() / 255,
-            labels.numpy(),
-            seed=SEED,
-            world=world,
-            subjects=max(subjects),
-            training_concepts=len(collection.classes),
-            images_per_concept=len(collection.train) // len(collection.classes),
-            test_images=len(collection.test),
-            training_repetitions=repetitions,
-            test_repetitions=test_repetitions,
-        )
-        found = [read_subject(Path(name), subject, layout=simulated.layout) for subject in subjects]
-        kept = [
-            _Found(each.training.responses.mean(axis=1), replace(each.test, responses=np.array(each.test.responses)))
-            for each in found
-        ]
-    train, test = (Part(pixels[rows], labels[rows]) for rows in (simulated.training, simulated.test))
-    return collection._replace(train=train, test=test), kept
+    simulated = simulate(
+        None,
+        pixels.numpy() / 255,
+        labels.numpy(),
+        seed=SEED,
+        world=world,
+        subjects=subjects,
+        training_concepts=len(collection.classes),
+        images_per_concept=len(collection.train) // len(collection.classes),
+        test_images=len(collection.test),
+        training_repetitions=repetitions,
+        test_repetitions=test_repetitions,
+    )
+    ordered = [Part(pixels[rows], labels[rows]) for rows in (simulated.training, simulated.test)]
+    return collection._replace(train=ordered[0], test=ordered[1]), simulated
 
 
 def _dataset(
     name: str,
     collection: Collection,
-    training: Float64[ndarray, "train channels times"],
-    test: Float64[ndarray, "test channels times"],
+    averages: Sequence[Float64[ndarray, "train channels times"]],
     responses: Responses,
-    other: Float64[ndarray, "train channels times"],
+    others: Sequence[Float64[ndarray, "train channels times"]],
 ) -> Dataset:
-    """Return the images with what ``responses`` says, normalised."""
-    mean, deviation = _moments(training)
-    labels = collection.train.labels.numpy()
-    if responses == "none":
-        trained = None
-    elif responses == "real":
-        trained = (training - mean) / deviation
-    elif responses == "other-subject" or responses == "gabor":
-        if responses == "gabor":
-            other = gabor_energies(collection.train.images.numpy(), channels=len(CHANNELS), times=len(TIMES))
-        others_mean, others_deviation = _moments(other)
-        trained = (other - others_mean) / others_deviation
-    else:
-        trained = control((training - mean) / deviation, labels, kind=responses)
-    return _joined(name, collection, trained, (test - mean) / deviation)
+    """Return the images with what ``responses`` says of each person, normalised."""
+    chosen = averages if responses == "real" else others
+    if responses == "gabor":
+        chosen = [gabor_energies(collection.train.images.numpy(), channels=len(CHANNELS), times=len(TIMES))]
+    return _joined(name, collection, [_normalised(each) for each in chosen])
 
 
-def _moments(training: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean and the standard deviation over images; 1 where nothing varies."""
-    deviation = training.std(axis=0)
-    return training.mean(axis=0), np.where(deviation > 0, deviation, 1.0)
+def _normalised(responses: np.ndarray) -> np.ndarray:
+    """Return responses of mean 0 and variance 1 over images; of variance 0 where nothing varies."""
+    deviation = responses.std(axis=0)
+    return (responses - responses.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
 
 
-def _joined(name: str, collection: Collection, training: np.ndarray | None, test: np.ndarray) -> Dataset:
-    train, tested = (
-        Split((part,), responses=None if found is None else torch.from_numpy(found.astype(np.float32)))
-        for part, found in ((collection.train, training), (collection.test, test))
-    )
-    total = digest(train, tested, collection.classes)
-    return Dataset(name, train, tested, collection.classes, total, collection.remarks)
+def _joined(name: str, collection: Collection, responses: Sequence[np.ndarray]) -> Dataset:
+    recorded = torch.from_numpy(np.stack([each.astype(np.float32) for each in responses], axis=1))
+    train, test = Split((collection.train,), responses=recorded), Split((collection.test,))
+    total = digest(train, test, collection.classes)
+    return Dataset(name, train, test, collection.classes, total, collection.remarks)
 
 
 def _stimuli(places: Places) -> tuple[Part, Part]:

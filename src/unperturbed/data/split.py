@@ -6,8 +6,8 @@ Kunhardt, Deza and Poggio (2021), arXiv:2102.10534, section 2.
 """
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -96,7 +96,7 @@ class Split:
         weights: the weight of each part.
         grey: the intensity that is added everywhere.
         task: the part whose labels are the classes to tell apart.
-        responses: what was recorded while each image was shown, (n, channels, times); for a split of one part.
+        responses: what was recorded while each image was shown, (n, people, channels, times); for a split of one part.
 
     Raises:
         SpecError: no parts, weights that do not fit or that take an image out of [0, 1], a task that is no part,
@@ -181,9 +181,24 @@ class Split:
         """Return the classes of the images that ``rows`` name, on the device of the parts."""
         return self.parts[self.task].labels[rows[:, self.task].to(self.device)]
 
-    def recorded(self, rows: Int[Tensor, "batch parts"]) -> Float[Tensor, "batch channels times"] | None:
+    def recorded(self, rows: Int[Tensor, "batch parts"]) -> Float[Tensor, "batch people channels times"] | None:
         """Return the responses to the images that ``rows`` name; ``None`` where nothing was recorded."""
         return None if self.responses is None else self.responses[rows[:, 0].to(self.responses.device)]
+
+    def of_person(self, seed: int, change: Callable[[Tensor, Tensor, int], Tensor]) -> "Split":
+        """Return the split with the responses of one person, changed: what the network of a seed is trained on.
+
+        Networks of different seeds are to sample people, too: seed s has the person s, counted from 0, and after the
+        last one the first again.
+
+        Args:
+            seed: of the network.
+            change: (responses, labels, seed) to responses, (n, channels, times).
+        """
+        if self.responses is None:
+            return self
+        theirs = self.responses[:, seed % self.responses.shape[1]]
+        return replace(self, responses=change(theirs, self.parts[0].labels, seed)[:, None])
 
 
 class Collection(NamedTuple):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unperturbed.data import Repetitions
+from unperturbed.data.files import Places
 from unperturbed.measures import QUANTITIES, Measured
 
 BATCH_SIZE = 500  # fixed: another one rounds otherwise, and the same record must give the same numbers
@@ -36,6 +37,8 @@ class Subject(NamedTuple):
     stopped: Callable[[], bool] = lambda: False
     trained: Callable[[], nn.Module] | None = None  # the network with what is removed where it is deployed
     recorded: Callable[[], Repetitions] | None = None  # what a brain answered, where the data set has that
+    places: Places = Places()  # where data files are looked for
+    found_beside: Callable[[], Mapping[str, NDArray[Any]]] | None = None  # arrays of this examination of the one beside
 
     def look(self, *_progress: object) -> None:
         """Raise ``Interrupted`` where the user asked to stop; to be called often, as progress if that is convenient."""

@@ -67,10 +67,10 @@ def representational_similarity(
 
 
 def _it(subject: Subject, layer: str | None, samples: int) -> Found:
-    objects = _objects()
+    objects = _objects(subject.places)
     height, width = subject.images.shape[-2:]
     passes = Passes(subject.network)
-    seen = _dissimilarities_of(subject, passes, _shrunk(height, width).to(subject.images), layer)
+    seen = _dissimilarities_of(subject, passes, _shrunk(subject.places, height, width).to(subject.images), layer)
     if seen is None:
         return Found([], forwards=passes.forwards)
     people = objects.sessions.mean(axis=1)
@@ -142,12 +142,12 @@ def _dissimilarities_of(
 
 
 @lru_cache(maxsize=1)
-def _objects() -> Images92:
-    return images92(Places())
+def _objects(places: Places) -> Images92:
+    return images92(places)
 
 
 @lru_cache(maxsize=1)
-def _shrunk(height: int, width: int) -> Tensor:
+def _shrunk(places: Places, height: int, width: int) -> Tensor:
     """Return the 92 objects in [0, 1], averaged over areas to a size."""
-    small = [resize_local_mean(image / 255, (height, width), channel_axis=2) for image in _objects().images]
+    small = [resize_local_mean(image / 255, (height, width), channel_axis=2) for image in _objects(places).images]
     return torch.from_numpy(np.stack(small).transpose(0, 3, 1, 2).copy())

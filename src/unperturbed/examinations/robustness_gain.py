@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from unperturbed.attacks import ATTACKS, pgd, sweep
 from unperturbed.examinations.contract import BATCH_SIZE, FAR, Found, Subject, measured
-from unperturbed.records import SpecError
 from unperturbed.tensors.streams import seed_for
 
 GRIDS = {
@@ -41,8 +40,10 @@ def robustness_gain(
 ) -> Found:
     """Return by which share the perturbations that fool the network are larger than those that fool the one beside.
 
+    The one beside is attacked once, whatever is compared with it: its sizes are what this examination found of it.
+
     Args:
-        subject: what is examined, with a network beside it.
+        subject: what is examined, with a network beside it; without one there is no gain.
         form: of what is compared.
         norm: in which a perturbation is small; ``ddn`` has ``l2`` only, and so has ``carlini_wagner``.
         attack: what looks for the smallest, with its default settings; the grid is that of PGD.
@@ -51,43 +52,45 @@ def robustness_gain(
         ``f0`` of the network; ``robustness_excluded``, the share of images that one of both gets wrong, which are left
         out; ``robustness_censored``, the share of the others about which one of both was never fooled;
         ``robustness_gain``, of means, left out by ``smallest`` where an image is censored; ``robustness_gain_median``,
-        of medians, where neither is censored. Arrays, over the images left: ``images`` (their places), ``s`` and
-        ``s_beside`` (infinite where never fooled), and ``interval``, the 95 % percentile bootstrap of the gain over
-        pairs of images.
+        of medians, where neither is censored. Without a network beside: ``f0`` and, in L2, ``critical_l2``. Arrays:
+        ``right`` and ``sizes`` of all images (infinite where never fooled); over the images left, ``images`` (their
+        places), ``s``, ``s_beside``, and ``interval``, the 95 % percentile bootstrap of the gain over pairs of images.
 
     Raises:
-        SpecError: there is no network beside, or the attack lacks the norm.
+        SpecError: the attack lacks the norm.
     """
-    if subject.beside is None:
-        raise SpecError(
-            "robustness-gain: expected a network beside the one that is examined; name a condition as 'beside'"
-        )
     grid = form == "grid"
     chosen: dict[str, Any] = {"steps": STEPS[norm]} if grid else {}
-    evidence = [
-        sweep(
-            subject.watched(network),
-            subject.images,
-            subject.labels,
-            pgd if grid else ATTACKS[attack],
-            eps=(0.0, *(GRIDS[norm] if grid else (FAR,))),
-            seed=seed_for("robustness-gain", subject.seed),
-            norm=norm,
-            batch_size=BATCH_SIZE,
-            **chosen,
-        )
-        for network in (subject.network, subject.beside)
-    ]
-    right = [each.correct[0] for each in evidence]
-    left = np.flatnonzero(right[0] & right[1])
-    sizes, beside = (each.critical_eps[left] for each in evidence)
-    values = {"f0": float(right[0].mean()), "robustness_excluded": 1 - len(left) / len(subject.images)}
-    gains, interval = _gains(sizes, beside, largest=GRIDS[norm][-1] if grid else np.inf, seed=subject.seed)
+    evidence = sweep(
+        subject.watched(subject.network),
+        subject.images,
+        subject.labels,
+        pgd if grid else ATTACKS[attack],
+        eps=(0.0, *(GRIDS[norm] if grid else (FAR,))),
+        seed=seed_for("robustness-gain", subject.seed),
+        norm=norm,
+        batch_size=BATCH_SIZE,
+        **chosen,
+    )
+    right, sizes = evidence.correct[0], evidence.critical_eps
+    values = {"f0": float(right.mean())}
+    arrays: dict[str, NDArray[Any]] = {"right": right, "sizes": sizes}
+    if subject.found_beside is None:
+        if norm == "l2" and right.any() and np.isfinite(median := np.median(sizes[right])):
+            values["critical_l2"] = float(median)
+    else:
+        other = subject.found_beside()
+        left = np.flatnonzero(right & other["right"])
+        pair = sizes[left], other["sizes"][left]
+        values["robustness_excluded"] = 1 - len(left) / len(subject.images)
+        gains, interval = _gains(*pair, largest=GRIDS[norm][-1] if grid else np.inf, seed=subject.seed)
+        values |= gains
+        arrays |= {"images": left, "s": pair[0], "s_beside": pair[1], "interval": interval}
     return Found(
-        measured(values | gains, len(subject.images)),
-        arrays={"images": left, "s": sizes, "s_beside": beside, "interval": interval},
-        forwards=sum(each.forwards for each in evidence),
-        backwards=sum(each.backwards for each in evidence),
+        measured(values, len(subject.images)),
+        arrays=arrays,
+        forwards=evidence.forwards,
+        backwards=evidence.backwards,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -55,6 +56,8 @@ class Station(NamedTuple):
     machine: Machine
     progress: Progress
     stopped: Callable[[], bool]
+    data_root: Path | None = None  # a folder with data files, searched first
+    accept_inexact: bool = False  # take data files that are not the official ones
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from unperturbed import mechanisms
 from unperturbed.attacks import ATTACKS, sweep
 from unperturbed.data import Repetitions, Split, recorded_repetitions
+from unperturbed.data.files import Places
 from unperturbed.data.recorded import RECORDED
 from unperturbed.examinations import BATCH_SIZE, EXAMINATIONS, Interrupted, Subject
 from unperturbed.lab.courses import Course, Station, Stopped, expected_passes
@@ -23,7 +26,7 @@ from unperturbed.mechanisms.installing import altered
 from unperturbed.records import (
     AttackStage,
     ExaminationStage,
-    Spec,
+    SpecError,
     TrainingStage,
     Trial,
 )
@@ -85,7 +88,9 @@ def _examine(stage: ExaminationStage, network: nn.Module, test: Split, station: 
         beside=None if stage.beside is None else deployed(stage.beside, station),
         stopped=station.stopped,
         trained=partial(trained, stage.weights, station),
-        recorded=_recorded(stage.weights.data),
+        recorded=_recorded(stage.weights, station),
+        places=Places(station.data_root, station.accept_inexact),
+        found_beside=None if stage.beside is None else partial(_found_beside, stage, test, station),
     )
     try:
         found = EXAMINATIONS[name](subject, **cast(dict[str, Any], stage.examination.settings))
@@ -105,16 +110,31 @@ def _examine(stage: ExaminationStage, network: nn.Module, test: Split, station: 
     )
 
 
-def _recorded(data: Spec) -> Callable[[], Repetitions] | None:
+def _recorded(weights: TrainingStage, station: Station) -> Callable[[], Repetitions] | None:
     """Return a function that loads the recordings, which are the same whatever the network was trained to predict."""
-    if data.name not in RECORDED:
+    if weights.data.name not in RECORDED:
         return None
-    return partial(_repetitions, Spec(name=data.name, settings={**data.settings, "responses": "real"}).canonical())
+    found = station.data_root, station.accept_inexact
+    return lambda: recorded_repetitions(weights.data, seed=weights.seed, root=found[0], accept_inexact=found[1])
 
 
-@lru_cache(maxsize=1)
-def _repetitions(data: str) -> Repetitions:
-    return recorded_repetitions(Spec.model_validate_json(data))
+def _found_beside(stage: ExaminationStage, test: Split, station: Station) -> dict[str, NDArray[Any]]:
+    """Return the arrays that the same examination found of the network beside, alone: a stage of its own, done once."""
+    assert stage.beside is not None, "there is a network beside"
+    own = station.datasets[stage.beside.data.canonical()].test.to(station.machine.device)
+    rows = test.fixed()[: stage.images], own.fixed()[: stage.images]
+    if not torch.equal(test.images(rows[0]), own.images(rows[1])):
+        raise SpecError(
+            f"{stage.examination.name}: expected a network beside with the same test images, got one trained on other "
+            f"data, {stage.beside.data.canonical()}"
+        )
+    random = mechanisms.build(stage.beside.mechanisms).traits.random
+    alone = stage.model_copy(update={"weights": stage.beside, "beside": None, "random": random})
+    if not station.ledger.find(alone):
+        _examine(alone, deployed(stage.beside, station), own, station)
+    stored = station.ledger.find(alone)
+    assert stored is not None, "it has just been recorded"
+    return dict(np.load(io.BytesIO(station.ledger.read(stored))))
 
 
 def packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:

@@ -160,7 +160,7 @@ def run(
         counts = {"computed": 0, "reused": 0}
         failed: dict[str, str] = {}
 
-        station = Station(datasets, ledger, number, machine, clock, stopped)
+        station = Station(datasets, ledger, number, machine, clock, stopped, data_root, accept_inexact)
 
         def work(trial: Trial) -> int | Diverged:
             clock.begin(trial)

@@ -89,7 +89,7 @@ def load(name: str, *, scale: str = "laptop", changes: Changes = Changes()) -> S
     published = published_values(path, written)
     return Study(
         name=path.stem,
-        title=written.title,
+        title=size.title or written.title,
         question=written.question,
         source=written.source,
         scale=scale,
@@ -195,6 +195,7 @@ def _examined(
         beside = None
         if file.beside is not None:
             lookup("condition", written.conditions, file.beside)
+        if file.beside not in (None, trial.condition):
             cell = (trial.architecture, file.beside)
             beside = next((other for other in trials if (other.architecture, other.condition) == cell), None)
             if beside is None:
@@ -274,7 +275,8 @@ def _radii(name: str, given: Iterable[float | str]) -> tuple[float, ...]:
 
 def _data(given: Mapping[str, Setting], size: ScaleFile, settings: Mapping[str, Setting], where: str) -> Spec:
     spec = _spec(given, settings, where)
-    return data_family.check_spec(Spec(name=spec.name, settings={**size.data.get(spec.name, {}), **spec.settings}))
+    own = {key: _value(value, settings, where) for key, value in size.data.get(spec.name, {}).items()}
+    return data_family.check_spec(Spec(name=spec.name, settings={**own, **spec.settings}))
 
 
 def _spec(given: Mapping[str, Setting], settings: Mapping[str, Setting], where: str) -> Spec:

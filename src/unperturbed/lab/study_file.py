@@ -85,10 +85,11 @@ class ScaleFile(Record):
     """One ``[scales.NAME]``."""
 
     says: str
+    title: str | None = None  # in place of that of the study
     seeds: int
     comparable: bool = False
     settings: dict[str, Setting] = Field(default_factory=dict)  # in place of those of the study
-    data: dict[str, dict[str, Setting]] = Field(default_factory=dict)
+    data: dict[str, dict[str, Setting]] = Field(default_factory=dict)  # by the name of a data set: its settings
     architectures: dict[str, ArchitectureFile]
 
 
@@ -110,7 +111,8 @@ class ClaimFile(Record):
 
     Associations read ``architecture: measure[attack] ~+ measure[attack] | measure[attack] @ epoch``: ``~+`` expects
     both to rise together, ``~-`` one to fall where the other rises. What stands behind ``|`` is held constant. Where no
-    architecture is named, the networks of all of them count.
+    architecture is named, the networks of all of them count. ``measure[a] - measure[b] ~+ measure[c]`` expects the
+    correlation of the first with the third to be greater than that of the second with it.
 
     The label of an examination may stand for that of an attack.
     """
@@ -173,7 +175,8 @@ _CONTRAST = re.compile(
 _SIGNS: dict[str, Expectation] = {">": "greater", "<": "less", "=": "none"}
 _VARIABLE = re.compile(r"(?P<measure>\w+)\[(?P<attack>[\w-]+)\]")
 _ASSOCIATION = re.compile(
-    r"(?:(?P<architecture>[\w-]+):\s*)?(?P<x>[^~|@:]+?)\s*~(?P<sign>[+-])\s*(?P<y>[^~|@]+?)"
+    r"(?:(?P<architecture>[\w-]+):\s*)?(?P<x>[^~|@:]+?)(?:\s+-\s+(?P<rival>[^~|@:]+?))?"
+    r"\s*~(?P<sign>[+-])\s*(?P<y>[^~|@]+?)"
     r"(?:\s*\|\s*(?P<control>[^~|@]+?))?(?:\s*@\s*(?P<epoch>\w+))?"
 )
 
@@ -225,12 +228,15 @@ def _association(text: str, written: StudyFile, *, primary: bool, claim: str) ->
     if match["architecture"]:
         lookup("architecture", written.architectures, match["architecture"])
     where = f"claim {claim}"
+    if match["rival"] and match["control"]:
+        raise SpecError(f"{where}: nothing can be held constant where two correlations are compared, got {text!r}.")
     return Association.model_validate(
         {
             "x": _variable(match["x"], written, where),
             "y": _variable(match["y"], written, where),
             "expect": "greater" if match["sign"] == "+" else "less",
             "control": _variable(match["control"], written, where) if match["control"] else None,
+            "rival": _variable(match["rival"], written, where) if match["rival"] else None,
             "architecture": match["architecture"],
             "epoch": _epoch(match["epoch"], claim, ("first", "last")),
             "primary": primary,

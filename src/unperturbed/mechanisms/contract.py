@@ -116,6 +116,10 @@ def _same_loss(loss: Loss, _tools: Tools) -> Loss:
     return loss
 
 
+def _as_recorded(responses: Tensor, _labels: Tensor, _seed: int) -> Tensor:
+    return responses
+
+
 def _as_it_is(_network: nn.Module) -> AbstractContextManager[None]:
     return nullcontext()
 
@@ -126,7 +130,9 @@ class Mechanism(NamedTuple):
     ``install`` changes it before the first step, after its initial weights were drawn, so that weights that it shares
     with the undefended network are equal. ``objective`` wraps the loss. ``attacked`` is a context in which the network
     is attacked during training. ``finish`` makes a trained network a deployed one. ``alone`` says why networks with
-    this mechanism train one by one and not as one vectorised program; nothing has no reason.
+    this mechanism train one by one and not as one vectorised program; nothing has no reason. ``responses`` is applied
+    once, at the beginning of training, to what was recorded with all training images: (responses, labels, seed of the
+    network) to responses of the same shape, the same ones for the same seed.
     """
 
     install: Callable[[nn.Module], None] = _unchanged
@@ -138,6 +144,7 @@ class Mechanism(NamedTuple):
     learning: Learning | None = None
     settle: Callable[[nn.Module, int], None] = _as_learned
     frozen: bool = False
+    responses: Callable[[Tensor, Tensor, int], Tensor] = _as_recorded
 
 
 NOTHING = Mechanism(alone="")
@@ -179,6 +186,11 @@ def compose(*mechanisms: Mechanism) -> Mechanism:
         for each in mechanisms:
             each.settle(network, seed)
 
+    def responses(recorded: Tensor, labels: Tensor, seed: int) -> Tensor:
+        for each in mechanisms:
+            recorded = each.responses(recorded, labels, seed)
+        return recorded
+
     rules = [each.learning for each in mechanisms if each.learning is not None]
     if len(rules) > 1:
         raise SpecError(f"mechanisms: expected one rule at most that learns the hidden layer, got {len(rules)}")
@@ -194,6 +206,7 @@ def compose(*mechanisms: Mechanism) -> Mechanism:
         learning=rules[0] if rules else None,
         settle=settle,
         frozen=any(each.frozen for each in mechanisms),
+        responses=responses,
     )
 
 

@@ -18,7 +18,8 @@ puts adversarial images into the loss, from those.
 
 In the nervous system: the EEG 0.1 s after an image has what early visual cortex made of it. Against the analogy counts
 every gain that EEG of other images gives as well, which is what the published controls found.
-Matched controls: ``delta2=0``, and the settings ``responses`` of the data sets (``unperturbed.data.recorded``).
+Matched controls: ``delta2=0``; other ``responses`` (``eeg_controls``), which each network draws for itself; and the
+responses of another subject or of Gabor filters, which the data sets have (``unperturbed.data.recorded``).
 """
 
 from collections.abc import Generator
@@ -32,6 +33,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor, nn
 
 from unperturbed.mechanisms.contract import Loss, Mechanism, Tools, check_positive
+from unperturbed.mechanisms.eeg_controls import Responses, control
 from unperturbed.mechanisms.eeg_predictors import HEADS, PREDICTORS, Integration, draw
 from unperturbed.mechanisms.installing import kept_weight
 from unperturbed.models.resnet import ResNet
@@ -107,6 +109,7 @@ def eeg_cotraining(
     width: int = 256,
     channels: int = 17,
     times: int = 100,
+    responses: Responses = "real",
 ) -> Mechanism:
     """Return training that predicts the responses recorded with the images, beside their classes.
 
@@ -123,6 +126,7 @@ def eeg_cotraining(
         width: w of the predictor, a multiple of 4.
         channels: of the responses.
         times: of the responses.
+        responses: what is predicted: those of the images, or one of the controls of ``eeg_controls``.
 
     Raises:
         SpecError: settings out of their range, or ``shared`` with other taps or another integration; when it is
@@ -170,11 +174,11 @@ def eeg_cotraining(
 
     def objective(loss: Loss, tools: Tools) -> Loss:
         def both(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-            responses = _checked(tools.responses, channels, times)
+            recorded = _checked(tools.responses, channels, times)
             branch = _installed(network)
             with _listening(network, branch.stages) as features:
                 entropy = loss(network, images, labels)
-            error = (branch(features) - responses.to(entropy)).square().mean(dim=(1, 2))
+            error = (branch(features) - recorded.to(entropy)).square().mean(dim=(1, 2))
             if tools.fresh:
                 for tally in (branch.steps, branch.sums, branch.counts):
                     tally.zero_()
@@ -193,7 +197,10 @@ def eeg_cotraining(
     def finish(network: nn.Module) -> None:
         delattr(network, BRANCH)
 
-    return Mechanism(install=install, objective=objective, finish=finish, settle=settle)
+    def predicted(recorded: Tensor, labels: Tensor, seed: int) -> Tensor:
+        return control(recorded, labels, seed, kind=responses)
+
+    return Mechanism(install=install, objective=objective, finish=finish, settle=settle, responses=predicted)
 
 
 def _weights(branch: Branch, delta1: float, delta2: float) -> tuple[tuple[Tensor, Tensor], Tensor]:
@@ -307,7 +314,7 @@ def _checked(responses: Tensor | None, channels: int, times: int) -> Tensor:
     if responses is None:
         raise SpecError(
             f"{NAME}: expected data with recorded responses, got none; train on simulated-eeg, things-eeg2 or "
-            "faces-houses-eeg, with responses other than 'none'"
+            "faces-houses-eeg"
         )
     if responses.shape[1:] != (channels, times):
         raise SpecError(

@@ -136,6 +136,8 @@ def train(
         raise SpecError(f"train: with a mechanism networks train one by one, got {len(states)} together.")
     device = torch.device(device)
     split = split.to(device)
+    if not isinstance(split, Codes):
+        split = split.of_person(seeds[0], mechanism.responses)
     program = _Program(network, states, recipe, device, mechanism, attack, split)
     batches = -(-len(split) // recipe.batch_size)
     step = states[0].step
@@ -265,7 +267,8 @@ class _Program:
             losses = self._losses(self.forward, images, labels).view(self.count, -1)
         else:
             recorded = self.split.recorded(rows)
-            tools = Tools(self.attack, seed, self.mechanism.attacked, done, fresh, self._every, recorded)
+            theirs = None if recorded is None else recorded[:, 0]
+            tools = Tools(self.attack, seed, self.mechanism.attacked, done, fresh, self._every, theirs)
             objective = self.mechanism.objective(self._losses, tools)
             with undisturbed("training", seed, device=images.device):
                 losses = objective(self.network, images.to(DTYPES[self.precision]), labels).view(1, -1)

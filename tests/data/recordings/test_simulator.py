@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 from skimage.io import imread
 
 from unperturbed.data.recordings import CHANNELS, TIMES, Answers, read_subject, simulate, simulator
@@ -86,7 +85,7 @@ def test_the_closed_forms_are_those_of_halves_of_a_signal_in_noise(repetitions):
     seen = shown[:, None] + random.normal(0, noise**0.5, (images, repetitions))
     larger = -(-repetitions // 2)
     a, b, whole = seen[:, :larger].mean(axis=1), seen[:, larger:].mean(axis=1), seen.mean(axis=1)
-    answers = Answers(np.array([[signal]]), np.array([[noise]]), np.zeros(1), ())
+    answers = Answers(np.array([[signal]]), np.array([[noise]]), np.zeros(1))
     error = 4 / images**0.5
     for form, other in ((answers.lower_ceiling, b), (answers.upper_ceiling, whole), (answers.best, shown)):
         assert form(repetitions).item() == pytest.approx(np.corrcoef(a, other)[0, 1], abs=error)
@@ -120,30 +119,29 @@ def test_the_signal_and_the_noise_have_the_variances_that_are_told(world):
     assert (answers.signal[:, TIMES <= 0] == 0).all()
 
 
-def test_the_size_of_the_signal_varies_from_trial_to_trial_as_told(pictures, tmp_path, monkeypatch):
-    """With a signal five times as large, most of the noise is due to that, and all of it is accounted for."""
-    monkeypatch.setattr(simulator, "SIZE", 2.0)
-    sizes = {"subjects": 1, "images_per_concept": 2, "test_images": 120, "test_repetitions": 24}
-    simulated = simulate(tmp_path / "large", *pictures, seed=0, **sizes)
-    responses = read_subject(tmp_path / "large", 1, layout=simulated.layout).test.responses
+def test_the_size_of_the_signal_varies_from_trial_to_trial_as_told(pictures, monkeypatch):
+    """Where it varies six times as much, most of the noise is due to that, and all of it is accounted for."""
+    monkeypatch.setattr(simulator, "TRIAL_TO_TRIAL", 3.0)
+    simulated = simulate(None, *pictures, seed=0, subjects=1, images_per_concept=2, test_images=120)
     excess = simulated.answers[0].noise - 1
+    responses = simulated.responses(1, "test")
     within = responses.var(axis=1, ddof=1).mean(axis=0) - 1
     assert excess.max() > 0.8
-    # eight large bumps, each with an error like that of a variance of 120 x 23 numbers, for signals of unequal size
-    assert (within * excess).sum() / (excess**2).sum() == pytest.approx(1, abs=4 * (3 * 2 / (120 * 23) / 8) ** 0.5)
+    # signals of unequal size: as if they were 40 images, each with the error of a variance of 79 numbers
+    assert (within * excess).sum() / (excess**2).sum() == pytest.approx(1, abs=4 * (3 * 2 / (40 * 79)) ** 0.5)
 
 
-def test_the_signal_varies_around_its_mean_over_the_test_images(pictures, tmp_path):
+def test_the_signal_varies_around_its_mean_over_the_test_images(pictures):
     """Three images of three classes: their mean response is not 0, and no part of the variance that is told."""
-    simulated = simulate(tmp_path / "few", *pictures, seed=0, subjects=1, test_images=3, test_repetitions=1200)
-    answers, responses = simulated.answers[0], read_subject(tmp_path / "few", 1, layout=simulated.layout).test.responses
+    simulated = simulate(None, *pictures, seed=0, subjects=1, test_images=3, test_repetitions=2400)
+    answers, responses = simulated.answers[0], simulated.responses(1, "test")
     peak = [np.abs(TIMES - latency).argmin() for latency in answers.latencies]
     at_peak = responses[:, :, range(17), peak]
-    between = (at_peak.mean(axis=1).var(axis=0) - at_peak.var(axis=1).mean(axis=0) * 2 / 3 / 1200)[HIGH]
+    between = (at_peak.mean(axis=1).var(axis=0) - at_peak.var(axis=1).mean(axis=0) * 2 / 3 / 2400)[HIGH]
     signal = answers.signal[range(17), peak][HIGH]
     shared = (at_peak.mean(axis=(0, 1)) ** 2)[HIGH]
-    error = (4 * signal / 1200 / 3).sum() ** 0.5
-    assert shared.sum() > 8 * error
+    error = (4 * signal / 2400 / 3).sum() ** 0.5
+    assert shared.sum() > 5 * error  # so that to forget it would be seen below
     assert between.sum() == pytest.approx(signal.sum(), abs=4 * error)
 
 
@@ -151,70 +149,71 @@ def test_latencies_are_recovered_to_one_sample(world):
     _, (_, subject), simulated, _ = world
     answers = simulated.answers[1]
     found = prediction_accuracy(subject.test.responses.mean(axis=1), subject.test.responses, splits=20)
-    for group, latency in ((LOW, 0.10), (HIGH, 0.15)):
-        assert answers.latencies[group] == pytest.approx(np.full(len(group), latency), abs=0.0101)
+    for group, latency in ((LOW, 0.10), (HIGH, 0.12)):
+        assert answers.latencies[group] == pytest.approx(np.full(len(group), latency), abs=0.00501)
         known = float(answers.latencies[group[0]])
-        assert peak_latency(found.lower_ceiling[group].mean(axis=0), TIMES) == pytest.approx(known, abs=0.0101)
+        assert peak_latency(found.lower_ceiling[group].mean(axis=0), TIMES) == pytest.approx(known, abs=0.0151)
 
 
-def told(subject, simulated, labels, channels):
-    """Return how many test images the nearest class mean of the training responses names rightly."""
-    window = (TIMES > 0.05) & (TIMES < 0.25)
-    means = [part.responses.mean(axis=1)[:, channels][:, :, window] for part in (subject.training, subject.test)]
-    training, test = (mean.reshape(len(mean), -1) for mean in means)
-    classes = labels[simulated.training]
-    centres = np.stack([training[classes == label].mean(axis=0) for label in range(12)])
-    nearest = ((test[:, None] - centres) ** 2).sum(axis=2).argmin(axis=1)
-    return int((nearest == labels[simulated.test]).sum())
+def test_the_whole_head_peaks_as_published_and_occipital_channels_are_predicted_best(pictures):
+    """What can be predicted by who knows the signal: between 90 and 130 ms in the mean over channels, for everybody."""
+    for answers in simulate(None, *pictures, seed=0, subjects=10).answers:
+        best = answers.best(40)
+        assert 0.095 < peak_latency(best.mean(axis=0), TIMES) < 0.125
+        groups = [best[[CHANNELS.index(channel) for channel in group]] for group in (OCCIPITAL, PARIETO_OCCIPITAL)]
+        assert groups[0].mean(axis=0).max() > groups[1].mean(axis=0).max() + 0.05
 
 
-def test_the_class_is_in_the_channels_that_are_told_and_in_no_other(world):
-    name, (_, subject), simulated, labels = world
-    carriers = simulated.answers[1].class_channels
-    assert set(carriers) == ({CHANNELS[place] for place in HIGH} if name == "robust" else set())
-    chance = stats.binom(120, 1 / 12)
-    assert chance.ppf(1e-4) <= told(subject, simulated, labels, LOW) <= chance.isf(1e-4)
-    right = told(subject, simulated, labels, HIGH)
-    assert right > 60 if name == "robust" else chance.ppf(1e-4) <= right <= chance.isf(1e-4)
-
-
-def test_class_means_of_occipital_channels_in_training_say_nothing_about_those_in_testing(world):
-    """They would be turned round if the mean of a class were taken over the images shown alone."""
-    _, subjects, simulated, labels = world
-    means = {"training": [], "test": []}
-    for subject, answers in zip(subjects, simulated.answers, strict=True):
-        peak = [np.abs(TIMES - latency).argmin() for latency in answers.latencies[LOW]]
-        for part, rows in (("training", simulated.training), ("test", simulated.test)):
-            shown = getattr(subject, part).responses.mean(axis=1)[:, LOW, peak]
-            means[part] += [shown[labels[rows] == label].mean(axis=0) for label in range(12)]
-    r = np.corrcoef(np.ravel(means["training"]), np.ravel(means["test"]))[0, 1]
-    assert abs(r) < 3.5 / 72**0.5
-
-
-def test_sizes_of_channels_are_the_stated_ones_within_a_fifth(pictures, tmp_path):
-    """Two classes, as often in the test: the class is 1 or -1, and the signal's variance the square of its size."""
-    sizes = {"subjects": 1, "training_concepts": 2, "test_repetitions": 2}
-    answers = simulate(tmp_path / "two", *pictures, seed=0, **sizes).answers[0]
-    size = answers.signal.max(axis=1) ** 0.5
-    for group, stated in ((PARIETO_OCCIPITAL, 0.4), (set(CHANNELS) - set(OCCIPITAL) - set(PARIETO_OCCIPITAL), 0.2)):
+def test_sizes_of_channels_are_the_stated_ones_within_a_fifth(pictures):
+    """Features have variance 1 and weights length 1, so that the signal at its peak has the square of its size."""
+    simulated = simulate(None, *pictures, seed=0, subjects=1)
+    assert (simulated.signals[0].mean(axis=0) < 1e-12).all()
+    size = simulated.signals[0].var(axis=0).max(axis=1) ** 0.5
+    parietal = set(CHANNELS) - set(OCCIPITAL) - set(PARIETO_OCCIPITAL)
+    for group, stated in ((OCCIPITAL, 0.5), (PARIETO_OCCIPITAL, 0.25), (parietal, 0.2)):
         found = size[[CHANNELS.index(channel) for channel in group]] / stated
-        assert (found > 0.8 - 1e-9).all()
+        assert (found > 0.8 * 0.96).all()  # a latency may lie between two samples: exp(-0.005**2 / 2 / 0.02**2) = 0.97
         assert (found < 1.2 + 1e-9).all()
-        assert np.ptp(found) > 0.1
+        assert np.ptp(found) > 0.02
 
 
-def test_occipital_channels_follow_orientation_energy_in_the_robust_world_only(world, pictures):
-    name, (_, subject), simulated, labels = world
+def test_after_the_peak_the_signal_is_sustained(pictures):
+    simulated = simulate(None, *pictures, seed=0, subjects=1)
+    trace = np.abs(simulated.signals[0][0, LOW[0]])
+    latency = simulated.answers[0].latencies[LOW[0]]
+    later = latency + 0.06 < TIMES
+    expected = 0.4 * np.exp(-(TIMES - latency) / 0.3)
+    at_peak = np.exp(-((TIMES - latency) ** 2) / 2 / 0.02**2)
+    scale = trace[TIMES == 0.1] / at_peak[TIMES == 0.1]
+    np.testing.assert_allclose(trace[later] / scale, expected[later], rtol=1e-9)
+    assert (trace[TIMES <= 0] == 0).all()
+
+
+def test_every_group_follows_orientation_energy_in_the_robust_world_only(world, pictures):
+    name, (_, subject), simulated, _ = world
     energy = orientation_energy(pictures[0])
-    for label in range(12):
-        energy[labels == label] -= energy[labels == label].mean(axis=0)
-    peak = [np.abs(TIMES - latency).argmin() for latency in simulated.answers[1].latencies[LOW]]
-    measured = subject.test.responses.mean(axis=1)[:, LOW, peak]
-    training = subject.training.responses.mean(axis=1)[:, LOW, peak]
+    energy = energy - energy[np.concatenate([simulated.training, simulated.test])].mean(axis=0)
+    peak = [np.abs(TIMES - latency).argmin() for latency in simulated.answers[1].latencies]
+    measured = subject.test.responses.mean(axis=1)[:, range(17), peak]
+    training = subject.training.responses.mean(axis=1)[:, range(17), peak]
     weights = np.linalg.lstsq(energy[simulated.training], training, rcond=None)[0]
     predicted = energy[simulated.test] @ weights
-    r = np.array([np.corrcoef(predicted[:, place], measured[:, place])[0, 1] for place in range(3)])
-    assert (r > 0.5).all() if name == "robust" else (np.abs(r) < 4 / 120**0.5).all()
+    r = np.array([np.corrcoef(predicted[:, place], measured[:, place])[0, 1] for place in range(17)])
+    if name == "robust":
+        assert (r[LOW] > 0.5).all()
+        assert r[HIGH].mean() > 0.3
+    else:
+        assert (np.abs(r) < 4 / 120**0.5).all()
+
+
+def test_files_hold_what_is_recorded_and_nothing_need_be_written(pictures, written):
+    folder, simulated = written
+    sizes = {"training_concepts": 4, "images_per_concept": 3, "test_images": 6, "test_repetitions": 8}
+    unwritten = simulate(None, *pictures, seed=1, **sizes)
+    for subject in (1, 2):
+        found = read_subject(folder, subject, layout=simulated.layout)
+        for part in ("training", "test"):
+            np.testing.assert_array_equal(getattr(found, part).responses, unwritten.responses(subject, part))
 
 
 def test_the_worlds_differ_in_the_pairing_alone(pictures, tmp_path):
@@ -255,7 +254,7 @@ def test_orientation_energy_sees_orientation_and_only_low_spatial_frequencies():
         (lambda x, y: (x, y), {"images_per_concept": 99}, "need as many classes of 103 images, got 10 classes of 100"),
         (lambda x, y: (x, y), {"test_repetitions": 1}, "test_repetitions must be at least 2, got 1."),
         (lambda x, y: (x, y), {"world": "any"}, "world must be 'robust' or 'none', got 'any'."),
-        (lambda x, y: (x * 0, y), {}, "the images of a class must differ, got images without any orientation"),
+        (lambda x, y: (x * 0, y), {}, "the images must differ, got images without any orientation"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")

@@ -5,25 +5,28 @@ The response of a channel c at time t to image i in repetition r is
 .. math:: y_{irct} = (1 + \tau \eta_{irc}) s_{ict} + n_{irct}, \qquad
    s_{ict} = g_c\, k_c(t) \sum_f w_{cf} \phi_{if},
 
-with features :math:`\phi` that are uncorrelated and of mean 0 and variance 1 over all images of the simulation, weights
-:math:`w_c` of length 1, a bump :math:`k_c(t) = e^{-(t - l_c)^2 / 2 \sigma_c^2}` (0 before onset), standard normal
-:math:`\eta` and noise :math:`n` of variance 1 whose power falls as 1/f from 1 to 50 Hz.
+with features :math:`\phi` that are uncorrelated and of mean 0 and variance 1 over all images of the simulation,
+weights :math:`w_c` of length 1, a course :math:`k_c(t)` that is the larger one of a peak
+:math:`e^{-(t - l_c)^2 / 2 \sigma^2}` and, after it, what is sustained, :math:`p\,e^{-(t - l_c) / d}` (0 before onset;
+:math:`\sigma` = 0.02 s, p = 0.4, d = 0.3 s), standard normal :math:`\eta` and noise :math:`n` of variance 1 whose power
+falls as 1/f from 1 to 50 Hz. The features are the first two principal components of the orientation energy of the
+blurred images: coarse structure, and nothing of what a blur takes away.
 
-==================  =========================================================  ===============  ==========  =========
-channels            features                                                   latency l        width       size g
-==================  =========================================================  ===============  ==========  =========
-occipital           orientation energy of the blurred image, less the mean of  0.10 s           0.02 s      SIZE
-                    its class over all images given (give many more than are
-                    shown): the class is not in them
-parieto-occipital   the class, as a point in a space of few dimensions         0.15 s           0.03 s      SIZE
-parietal            the same                                                   0.15 s           0.03 s      SIZE / 2
-==================  =========================================================  ===============  ==========  =========
+==================  ===========  ==========
+channels            latency l    size g
+==================  ===========  ==========
+occipital           0.10 s       0.5
+parieto-occipital   0.12 s       0.25
+parietal            0.12 s       0.2
+==================  ===========  ==========
 
-Subjects differ in their weights, in the size of each channel (up to 20 % either way) and in their latencies (0.01 s
-either way). All this is in the world ``robust``. In the world ``none`` the signals of the same subject are exchanged
-at random among the images of each part, training and test. So spectrum, signal, noise and every ceiling are exactly
-those of ``robust``, but which signal an image has says nothing about it or its class, whatever the channel: to permute
-the pairing of images and responses once more changes nothing.
+So the mean over all channels of what can be predicted is largest between 0.10 and 0.12 s, and occipital channels are
+those that can be predicted best, as published (arXiv:2409.03646). Subjects differ in their weights, in the size of each
+channel (up to 20 % either way) and in their latencies (0.005 s either way, all channels together). All this is in the
+world ``robust``. In the world ``none`` the signals of the same subject are exchanged at random among the images of each
+part, training and test. So spectrum, signal, noise and every ceiling are exactly those of ``robust``, but which signal
+an image has says nothing about it or its class, whatever the channel: to permute the pairing of images and responses
+once more changes nothing.
 
 Closed forms. Let S be the variance of :math:`s` over the test images and N that of a single repetition around it,
 :math:`N = 1 + \tau^2 \overline{s^2}`. The halves of R repetitions, of :math:`a = \lceil R/2 \rceil` and
@@ -37,8 +40,9 @@ to subtract, since the noise has no constant part.
 """
 
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from jaxtyping import Float64, Int64, Real
@@ -56,6 +60,7 @@ from unperturbed.data.recordings.things_eeg2 import (
     PARTS,
     TIMES,
     Layout,
+    PartName,
     response_file,
 )
 from unperturbed.records import SpecError
@@ -63,11 +68,13 @@ from unperturbed.tensors.streams import seed_for
 
 World = Literal["robust", "none"]
 
-SIZE = 0.4  # of the signal, in standard deviations of the noise of one repetition
+WIDTH = 0.02  # sigma, seconds
+SUSTAINED = 0.4  # p
+DECAY = 0.3  # d, seconds
 TRIAL_TO_TRIAL = 0.5  # tau: standard deviation of the signal's size
 ORIENTATIONS = 4
 CELLS = 2  # into which orientation energy is summed, along each side
-DIMENSIONS = 4  # of each kind of features, at most
+DIMENSIONS = 2  # of the features, at most
 BLUR = 1 / 16  # standard deviation, in widths of the image
 AT_ONCE = 2**15  # noise traces that are drawn at a time
 
@@ -79,7 +86,6 @@ class Answers:
     signal: Float64[ndarray, "channels times"]  # S
     noise: Float64[ndarray, "channels times"]  # N
     latencies: Float64[ndarray, " channels"]  # seconds
-    class_channels: tuple[str, ...]  # those whose responses tell the class
 
     def lower_ceiling(self, repetitions: int) -> Float64[ndarray, "channels times"]:
         """Return the expected correlation of the halves of so many repetitions, over the test images."""
@@ -97,17 +103,33 @@ class Answers:
         return np.sqrt(self.signal / (self.signal + self.noise / a))
 
 
-class Simulated(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Simulated:
     """What was simulated: its layout, which of the given images are where, and the truth about each subject."""
 
     layout: Layout
     training: Int64[ndarray, " training"]  # rows of the given images, in the order of the responses
     test: Int64[ndarray, " test"]
     answers: tuple[Answers, ...]
+    signals: tuple[Float64[ndarray, "images channels times"], ...]  # of each subject: of training, then of test images
+    world: World
+    seed: int
+
+    def responses(self, subject: int, part: PartName) -> Float64[ndarray, "images repetitions channels times"]:
+        """Return what is recorded of a subject, the same numbers every time.
+
+        Args:
+            subject: from 1.
+            part: training or test.
+        """
+        random = np.random.default_rng(seed_for("simulated responses", self.seed, subject, part))
+        signal = np.split(self.signals[subject - 1], [len(self.training)])[PARTS.index(part)]
+        shown = signal[random.permutation(len(signal))] if self.world == "none" else signal
+        return _responses(shown, self.layout.repetitions(part), random)
 
 
 def simulate(
-    folder: Path,
+    folder: Path | None,
     images: ArrayLike,
     labels: ArrayLike,
     *,
@@ -120,12 +142,12 @@ def simulate(
     training_repetitions: int = 4,
     test_repetitions: int = 80,
 ) -> Simulated:
-    """Write the files of simulated subjects and return what is true of them.
+    """Simulate subjects, write the files of what is recorded of them, and return what is true of them.
 
     The first images of a class are trained on; the next ones, of each class in turn, are tested on.
 
     Args:
-        folder: made if need be; nothing may lie in it.
+        folder: made if need be; nothing may lie in it; ``None`` writes nothing.
         images: (n, 1 or 3, height, width), intensities in [0, 1], an array or a tensor.
         labels: (n,), whole numbers; the smallest ``training_concepts`` of them are the concepts.
         seed: decides every random number; each subject and part has its own stream.
@@ -140,28 +162,26 @@ def simulate(
     Raises:
         SpecError: the images or settings do not fit, or the folder is not empty.
     """
-    if folder.exists() and any(folder.iterdir()):
+    if folder is not None and folder.exists() and any(folder.iterdir()):
         raise SpecError(f"{folder} must be empty, got {next(folder.iterdir()).name} in it; choose another folder.")
     layout = Layout(
         subjects, training_concepts, images_per_concept, test_images, training_repetitions, test_repetitions
     )
     pixels, classes = _inputs(images, labels, world, layout)
     training, test = _chosen(classes, layout)
-    _write_images(folder, pixels, classes, training, test)
     rows = np.concatenate([training, test])
-    features = {
-        "orientation": _uncorrelated(_within_class(orientation_energy(pixels), classes)[rows]),
-        "class": _uncorrelated(_points(classes[rows], seed)),
-    }
-    answers: list[Answers] = []
-    for subject in range(1, subjects + 1):
-        signal, latencies = _signal(features, np.random.default_rng(seed_for("simulated subject", seed, subject)))
-        answers.append(_answers(signal[len(training) :], latencies, world))
-        for part, content in zip(PARTS, np.split(signal, [len(training)]), strict=True):
-            random = np.random.default_rng(seed_for("simulated responses", seed, subject, part))
-            shown = content[random.permutation(len(content))] if world == "none" else content
-            _write_responses(response_file(folder, subject, part), shown, layout.repetitions(part), random)
-    return Simulated(layout, training, test, tuple(answers))
+    features = _uncorrelated(orientation_energy(pixels[rows]))
+    people = [
+        _signal(features, np.random.default_rng(seed_for("simulated subject", seed, subject)))
+        for subject in range(1, subjects + 1)
+    ]
+    answers = tuple(_answers(signal[len(training) :], latencies) for signal, latencies in people)
+    found = Simulated(layout, training, test, answers, tuple(signal for signal, _ in people), world, seed)
+    if folder is not None:
+        _write_images(folder, pixels, classes, training, test)
+        for subject, part in product(range(1, subjects + 1), PARTS):
+            _write_responses(response_file(folder, subject, part), found.responses(subject, part))
+    return found
 
 
 def _inputs(images: ArrayLike, labels: ArrayLike, world: str, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
@@ -217,49 +237,34 @@ def orientation_energy(images: Real[ndarray, "n channels height width"]) -> Floa
     return np.sqrt(np.stack(cells, axis=1))
 
 
-def _within_class(features: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    centred = features.copy()
-    for concept in np.unique(classes):
-        centred[classes == concept] -= features[classes == concept].mean(axis=0)
-    return centred
-
-
-def _points(classes: np.ndarray, seed: int) -> np.ndarray:
-    """Return a random point for each image, the same for all images of a class."""
-    names, places = np.unique(classes, return_inverse=True)
-    random = np.random.default_rng(seed_for("simulated classes", seed))
-    return random.standard_normal((len(names), min(DIMENSIONS, len(names) - 1)))[places]
-
-
 def _uncorrelated(features: np.ndarray) -> np.ndarray:
     """Return the first principal components of ``features``, each of variance 1."""
     left, sizes, _ = np.linalg.svd(features - features.mean(axis=0), full_matrices=False)
     rank = int((sizes > 1e-9 * sizes[0]).sum()) if sizes[0] > 0 else 0
     if not rank:
-        raise SpecError("the images of a class must differ, got images without any orientation that varies.")
+        raise SpecError("the images must differ, got images without any orientation that varies.")
     return left[:, : min(rank, DIMENSIONS)] * np.sqrt(len(features))
 
 
-def _signal(features: dict[str, np.ndarray], random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _signal(features: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return the signal (images, channels, times) of a subject, and the latency of each channel."""
-    latencies = np.empty(len(CHANNELS))
+    shift = random.integers(-1, 2) / 200
+    latencies = np.array([(0.1 if channel in OCCIPITAL else 0.12) + shift for channel in CHANNELS])
     traces: list[np.ndarray] = []
-    shift = {"orientation": random.integers(-1, 2) / 100, "class": random.integers(-1, 2) / 100}
-    for place, channel in enumerate(CHANNELS):
-        kind, latency, width = ("orientation", 0.1, 0.02) if channel in OCCIPITAL else ("class", 0.15, 0.03)
-        size = SIZE if channel in OCCIPITAL + PARIETO_OCCIPITAL else SIZE / 2
-        latencies[place] = latency + shift[kind]
-        bump = np.exp(-((TIMES - latencies[place]) ** 2) / (2 * width**2)) * (TIMES > 0)
-        weights = random.standard_normal(features[kind].shape[1])
-        projected = features[kind] @ (weights / np.linalg.norm(weights))
-        traces.append(size * random.uniform(0.8, 1.2) * projected[:, None] * bump)
+    for channel, latency in zip(CHANNELS, latencies, strict=True):
+        size = 0.5 if channel in OCCIPITAL else 0.25 if channel in PARIETO_OCCIPITAL else 0.2
+        after = TIMES - latency
+        peak, rest = np.exp(-(after**2) / (2 * WIDTH**2)), SUSTAINED * np.exp(-after / DECAY) * (after > 0)
+        course = np.maximum(peak, rest) * (TIMES > 0)
+        weights = random.standard_normal(features.shape[1])
+        projected = features @ (weights / np.linalg.norm(weights))
+        traces.append(size * random.uniform(0.8, 1.2) * projected[:, None] * course)
     return np.stack(traces, axis=1), latencies
 
 
-def _answers(signal: np.ndarray, latencies: np.ndarray, world: str) -> Answers:
-    carriers = tuple(channel for channel in CHANNELS if channel not in OCCIPITAL)
+def _answers(signal: np.ndarray, latencies: np.ndarray) -> Answers:
     noise = 1 + TRIAL_TO_TRIAL**2 * (signal**2).mean(axis=0)
-    return Answers(signal.var(axis=0), noise, latencies, carriers if world == "robust" else ())
+    return Answers(signal.var(axis=0), noise, latencies)
 
 
 def _halves(repetitions: int) -> tuple[int, int]:
@@ -277,7 +282,7 @@ def pink_noise(random: np.random.Generator, traces: int) -> Float64[ndarray, "tr
     return np.fft.irfft(amplitudes * phases, n=len(TIMES))
 
 
-def _write_responses(path: Path, signal: np.ndarray, repetitions: int, random: np.random.Generator) -> None:
+def _responses(signal: np.ndarray, repetitions: int, random: np.random.Generator) -> np.ndarray:
     images, channels, times = signal.shape
     responses = np.empty((images, repetitions, channels, times))
     step = max(1, AT_ONCE // (repetitions * channels))
@@ -286,6 +291,10 @@ def _write_responses(path: Path, signal: np.ndarray, repetitions: int, random: n
         sizes = 1 + TRIAL_TO_TRIAL * random.standard_normal((len(block), repetitions, channels, 1))
         noise = pink_noise(random, sizes.size).reshape(len(block), repetitions, channels, times)
         responses[first : first + step] = sizes * block + noise
+    return responses
+
+
+def _write_responses(path: Path, responses: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     stored = {"preprocessed_eeg_data": responses, "ch_names": list(CHANNELS), "times": TIMES}
     np.save(path, stored)  # pyright: ignore[reportArgumentType] a dictionary, as in the original
