@@ -269,35 +269,13 @@ def test_masks_compose_with_competition_in_blocks_of_the_same_size():
             )
 
 
-class _Blank:
-    """Black images: only weight decay and the divergence move anything."""
-
-    def __len__(self):
-        return 10
-
-    def to(self, _device):
-        return self
-
-    def draw(self, _generator):
-        return torch.arange(10).unsqueeze(1)
-
-    def images(self, rows):
-        return torch.zeros(len(rows), 3, 32, 32)
-
-    def recorded(self, _rows):
-        return None
-
-    def labels(self, rows):
-        return rows[:, 0] % 10
-
-
-def test_the_parameters_of_masks_do_not_decay_and_weights_do():
+def test_the_parameters_of_masks_do_not_decay_and_weights_do(black):
     mechanism = indian_buffet()
     network = models.build(Spec(name="fully-connected", settings={"hidden": 8}), generator("weights", 0))
     mechanism.install(network)
     before = begin(network)
     recipe = Recipe(epochs=1, batch_size=10, learning_rate=0.1, weight_decay=0.5)
-    (after,) = train(network, [before], _Blank(), recipe, seeds=[0], until=1, mechanism=mechanism)
+    (after,) = train(network, [before], black, recipe, seeds=[0], until=1, mechanism=mechanism)
     for name in ("0.logits", "0.zeta"):  # a black image has no gradient there
         key = f"fc1.parametrizations.weight.{name}"
         torch.testing.assert_close(after.weights[key], before.weights[key], rtol=0, atol=0)

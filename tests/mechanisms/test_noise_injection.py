@@ -198,35 +198,13 @@ def test_there_are_as_many_alphas_as_the_granularity_says(granularity, count):
     assert sum(layer.alpha.numel() for layer in network.modules() if isinstance(layer, Noise)) == count
 
 
-class _Flat:
-    """Images without a message: only weight decay moves anything."""
-
-    def __len__(self):
-        return 10
-
-    def to(self, _device):
-        return self
-
-    def draw(self, _generator):
-        return torch.arange(10).unsqueeze(1)
-
-    def images(self, rows):
-        return torch.zeros(len(rows), 3, 32, 32)
-
-    def recorded(self, _rows):
-        return None
-
-    def labels(self, rows):
-        return rows[:, 0] % 10
-
-
-def test_alpha_does_not_decay_and_weights_do():
+def test_alpha_does_not_decay_and_weights_do(black):
     mechanism = noise_injection(where="input")
     network = models.build(Spec(name="lenet"), generator("weights", 0))
     mechanism.install(network)
     before = begin(network)
     recipe = Recipe(epochs=1, batch_size=10, learning_rate=0.1, weight_decay=0.5)
-    (after,) = train(network, [before], _Flat(), recipe, seeds=[0], until=1, mechanism=mechanism)
+    (after,) = train(network, [before], black, recipe, seeds=[0], until=1, mechanism=mechanism)
     # A black image has no deviation, so that alpha has no gradient; nor have the first weights. The rate is divided by 10.
     assert after.weights["input_noise.alpha"].item() == 0.25
     torch.testing.assert_close(after.weights["conv1.weight"], before.weights["conv1.weight"] * (1 - 0.01 * 0.5))
