@@ -53,6 +53,10 @@ def test_random_phases_keep_every_amplitude_and_the_cross_spectrum_of_each_image
     inner = slice(1, (times + 1) // 2)
     turns = np.angle(after[:, 0, inner] / before[:, 0, inner])
     assert abs(np.exp(1j * turns).mean()) < 0.12  # 540 phases that are uniform: 3 standard errors of 1 / sqrt(540)
+    constant = (turned.mean(axis=2) / x.mean(axis=2)).round(9)
+    assert (np.abs(constant) == 1).all()
+    assert abs(constant[:, 0].mean()) < 0.4  # 60 signs: 3 standard errors of 1 / sqrt(60)
+    assert (constant == constant[:, :1]).all()  # the same for all channels
 
 
 def test_gaussian_responses_have_the_covariance_within_sampling_error():
@@ -85,7 +89,7 @@ def test_white_responses_are_standard_normal_and_reversed_ones_are_reversed():
 def test_a_network_draws_the_same_numbers_every_time_and_every_network_its_own(kind):
     first, again, other = (drawn(traces(), LABELS, kind=kind, seed=seed) for seed in (4, 4, 5))
     assert np.array_equal(first, again)
-    assert np.isclose(first, other, rtol=0, atol=1e-9).mean() < 0.1  # what has no phase, or its own place, is kept
+    assert np.isclose(first, other, rtol=0, atol=1e-9).mean() < 0.1  # what keeps its own place is kept
 
 
 def test_real_responses_are_left_as_they_are_and_controls_in_their_precision():

@@ -9,8 +9,8 @@ shuffled               each image has those of another one, drawn at random (so 
 shuffled-within-class  the same among the images of a class: what they say of the class is kept
 phase-randomised       a random phase for each image and frequency, the same for all channels: the spectrum of
                        each channel and the cross-spectra of each image are kept (Prichard and Theiler, 1994,
-                       Phys. Rev. Lett. 73:951), so is how large the response to an image is, and so is its mean over
-                       time, which has no phase: where a response is sustained, that says something of the image
+                       Phys. Rev. Lett. 73:951), and so is how large the response to an image is. Its mean over time,
+                       which has no phase, gets a random sign: it would say much of the image otherwise
 gaussian               normal numbers whose covariance, over channels and times, is that of X
 white                  standard normal numbers
 time-reversed          the last time first
@@ -77,10 +77,10 @@ def _within_classes(labels: np.ndarray, random: np.random.Generator) -> np.ndarr
 def _phase_randomised(responses: np.ndarray, random: np.random.Generator) -> np.ndarray:
     n, _, times = responses.shape
     spectrum = np.fft.rfft(responses)
-    turned = slice(1, (times + 1) // 2)  # the constant part and the highest frequency of an even number have no phase
-    phases = random.uniform(0, 2 * np.pi, (n, 1, len(range(times)[turned])))
-    spectrum[:, :, turned] *= np.exp(1j * phases)
-    return np.fft.irfft(spectrum, n=times)
+    phases = random.uniform(0, 2 * np.pi, (n, 1, spectrum.shape[2]))
+    real = [0] if times % 2 else [0, -1]  # the constant part, and the highest frequency of an even number, are real
+    phases[:, :, real] = np.pi * random.integers(0, 2, (n, 1, len(real)))
+    return np.fft.irfft(spectrum * np.exp(1j * phases), n=times)
 
 
 def _gaussian(responses: np.ndarray, random: np.random.Generator) -> np.ndarray:
