@@ -445,3 +445,14 @@ def test_what_the_claims_of_local_learning_are_about_is_trained():
     }
     along = {condition for sweep in study.sweeps.values() for condition in sweep.conditions}
     assert decided - {*study.sweeps} | along <= {trial.condition for trial in study.trials}
+
+
+def test_a_network_may_stand_beside_itself_unless_it_is_examined_alone_anyway():
+    def beside(name, condition, label):
+        (trial,) = (trial for trial in lab.load(name, scale="smoke").trials if trial.condition == condition)
+        other = trial.examinations[label].beside
+        return other and other.condition
+
+    assert beside("defences", "regular", "transfer") == "regular"  # transferred from itself: a white box
+    assert beside("eeg-cotraining", "baseline", "gain-l2") is None
+    assert beside("eeg-cotraining", "real", "gain-l2") == "baseline"

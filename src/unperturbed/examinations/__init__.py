@@ -18,7 +18,17 @@ from unperturbed.examinations.spectrum import spectrum
 from unperturbed.examinations.timing import timing
 from unperturbed.examinations.transfer import transfer
 
-__all__ = ["BATCH_SIZE", "EXAMINATIONS", "PASSES", "Examination", "Found", "Interrupted", "Subject", "measured"]
+__all__ = [
+    "APART",
+    "BATCH_SIZE",
+    "EXAMINATIONS",
+    "PASSES",
+    "Examination",
+    "Found",
+    "Interrupted",
+    "Subject",
+    "measured",
+]
 
 EXAMINATIONS: dict[str, Examination] = {
     "autoattack": autoattack,
@@ -39,6 +49,8 @@ EXAMINATIONS: dict[str, Examination] = {
     "robustness-gain": robustness_gain,
     "representational-similarity": representational_similarity,
 }
+
+APART = frozenset({"robustness-gain"})  # what these find of a network beside another is what they find of it alone
 
 PASSES: dict[str, int] = {  # about how many for each image, for the time left only
     "autoattack": 3000,

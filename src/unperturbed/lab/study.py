@@ -17,7 +17,7 @@ from torch import nn
 from unperturbed import attacks as attack_family
 from unperturbed import data as data_family
 from unperturbed import mechanisms as mechanism_family
-from unperturbed.examinations import EXAMINATIONS
+from unperturbed.examinations import APART, EXAMINATIONS
 from unperturbed.lab.study_file import (
     ArchitectureFile,
     AttackFile,
@@ -195,7 +195,8 @@ def _examined(
         beside = None
         if file.beside is not None:
             lookup("condition", written.conditions, file.beside)
-        if file.beside not in (None, trial.condition):
+        alone = file.beside is None or (file.beside == trial.condition and spec.name in APART)
+        if not alone:
             cell = (trial.architecture, file.beside)
             beside = next((other for other in trials if (other.architecture, other.condition) == cell), None)
             if beside is None:
