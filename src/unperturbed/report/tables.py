@@ -46,6 +46,10 @@ NAMES = {  # measures as a reader writes them, in the order of the tables; other
     "dimension_two_nn": "dimension (two neighbours)",
     "label_sharpness": "label sharpness",
     "converged_units": "converged units",
+    "robustness_gain": "gain in robustness",
+    "robustness_gain_median": "gain of medians",
+    "eeg_r": "prediction of EEG (r)",
+    "eeg_r_100_ms": "prediction of EEG at 100 ms (r)",
     "similarity_it_human": "similarity to human IT",
     "similarity_it_monkey": "similarity to monkey IT",
     "similarity_eeg": "similarity to EEG",
@@ -232,7 +236,7 @@ def curve_rows(content: Content) -> list[Row]:
 def clean_accuracy(content: Content) -> dict[tuple[str, str, int, str], Row]:
     """Return f(eps0), the accuracy at the least eps, over seeds per (architecture, condition, epoch, attack).
 
-    ``images`` is the number of test images.
+    Of an examination without a curve it is its measure ``f0``. ``images`` is the number of test images.
     """
     values: defaultdict[tuple[str, str, int, str], list[float]] = defaultdict(list)
     images: dict[tuple[str, str, int, str], int] = {}
@@ -240,6 +244,12 @@ def clean_accuracy(content: Content) -> dict[tuple[str, str, int, str], Row]:
         key = (network[0], network[1], network[3], network[4])
         values[key].append(point.accuracy)
         images[key] = min(point.n, images.get(key, point.n))
+    curved = set(values)
+    for m in content.measurements:
+        key = (m.architecture, m.condition, m.epoch, m.attack)
+        if m.measure == "f0" and key not in curved:
+            values[key].append(m.value)
+            images[key] = min(m.n, images.get(key, m.n))
     return {key: {**summary(found), "images": images[key]} for key, found in values.items()}
 
 
