@@ -233,3 +233,14 @@ def test_a_claim_about_another_attack_says_so_and_is_not_the_main_contrast(conte
     assert [(row["id"], row["attack"]) for row in claims_rows(changed)][:2] == [("X1", "pgd-linf"), ("K1", "fgsm")]
     assert "contrasts of K1 point" in answer(changed)[1]
     assert claims_rows(changed)[0]["left"] < claims_rows(changed)[1]["left"]
+
+
+def test_clean_accuracy_is_that_of_the_curve_or_else_what_an_examination_measured(small):
+    known = tables.clean_accuracy(small)
+    (first, *_) = known
+    examined = [Measurement(*first[:2], seed, first[2], "gain", "f0", value, "fraction", "higher", 30) for seed, value in ((0, 0.5), (1, 0.7))]  # fmt: skip
+    again = Measurement(*first[:2], 0, first[2], first[3], "f0", 0.0, "fraction", "higher", 30)
+    found = tables.clean_accuracy(replace(small, measurements=[*small.measurements, *examined, again]))
+    added = found.pop((*first[:3], "gain"))
+    assert found == known  # a curve is not counted twice
+    assert (added["mean"], added["n"], added["images"]) == (pytest.approx(0.6), 2, 30)
