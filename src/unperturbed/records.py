@@ -253,8 +253,6 @@ class Association(Record):
     ``y`` is greater, or less, than that of the rival with ``y``.
     """
 
-    later = ("rival",)
-
     x: Variable
     y: Variable
     expect: Literal["greater", "less"]

@@ -66,7 +66,7 @@ def deployed():
         plain, _ = _deployed((), 0, model)
         other, _ = _deployed((), 1, model)
         labels = plain(pictures).argmax(dim=1)
-        return Subject(network, pictures, labels, seed, random, beside=other)._replace(**rest)
+        return Subject(network, pictures, labels, seed, random, beside=lambda: other)._replace(**rest)
 
     return make
 

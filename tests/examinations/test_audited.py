@@ -85,7 +85,7 @@ def test_the_audit_is_told_what_is_known(problem, monkeypatch, random):
 
     monkeypatch.setattr(sys.modules[audited.__module__], "audit", listening)
     beside = torch.nn.Flatten()
-    subject = subject._replace(random=random, beside=beside)
+    subject = subject._replace(random=random, beside=lambda: beside)
     with pytest.raises(SpecError, match="enough"):
         audited(subject, budget="standard", norm="l2", eps=0.5)
     assert told.pop("given") == (subject.network, subject.images, subject.labels)

@@ -26,12 +26,12 @@ def subject(linear, *, further, distances=DISTANCES, labels=None):
     near, far = (linear(WEIGHT, offset + LENGTH["l2"] * more) for more in (0.0, further))
     images = pictures(distances)
     labels = torch.ones(len(images), dtype=torch.int64) if labels is None else labels
-    return Subject(far, images, labels, seed=3, beside=near)
+    return Subject(far, images, labels, seed=3, beside=lambda: near)
 
 
 def beside(asked, **settings):
     """The subject with what the same examination finds of the network beside, alone."""
-    alone = asked._replace(network=asked.beside, beside=None)
+    alone = asked._replace(network=asked.beside(), beside=None)
     return asked._replace(found_beside=lambda: gain(alone, **settings).arrays)
 
 
@@ -119,7 +119,7 @@ def test_alone_it_says_how_far_the_boundary_is_and_nothing_of_a_gain(linear, val
 
 def test_the_network_beside_is_not_attacked_again(linear, answers):
     asked = beside(subject(linear, further=0.05))
-    near = answers(lambda images, _: asked.beside(images))
-    with_it = gain(asked._replace(beside=near))
+    near = answers(lambda images, _: asked.beside()(images))
+    with_it = gain(asked._replace(beside=lambda: near))
     assert near.asked == 0
     assert with_it.forwards == gain(asked._replace(beside=None, found_beside=None)).forwards

@@ -28,7 +28,7 @@ def test_images_move_along_the_other_weights_and_are_judged_by_this_network(pair
     network, other, images, margin = pair
     labels = (margin > 0).long()
     beside = linear(other, -0.5 * float(other.sum()) + shift)
-    found = transfer(Subject(network, images, labels, seed=0, beside=beside), eps=EPS, steps=20)
+    found = transfer(Subject(network, images, labels, seed=0, beside=lambda: beside), eps=EPS, steps=20)
     left = margin.abs() > EPS * float(network.weight.detach() @ other.sign())
     assert 0.2 < float(left.double().mean()) < 0.8
     assert values(found) == {"f0": 1.0, "A_eps": float(left.double().mean())}
@@ -41,7 +41,7 @@ def test_a_random_network_is_judged_by_nine_votes(pair, answers, values):
     network, _, images, margin = pair
     # Wrong when asked first and every third time from then on.
     fickle = lambda images, asked: network(images) * (-1 if asked % 3 == 0 else 1)  # noqa: E731
-    subject = Subject(answers(fickle), images, (margin > 0).long(), seed=0, beside=network)
+    subject = Subject(answers(fickle), images, (margin > 0).long(), seed=0, beside=lambda: network)
     assert values(transfer(subject, eps=EPS, steps=3))["f0"] == 0.0
     subject = subject._replace(network=answers(fickle), random=True)
     assert values(transfer(subject, eps=EPS, steps=3))["f0"] == 1.0

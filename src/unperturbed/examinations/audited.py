@@ -46,7 +46,7 @@ def audited(
             eps=eps,
             norm=norm,
             budget=budget,
-            twin=subject.beside,
+            twin=None if subject.beside is None else subject.beside(),
             traits=["random"] if subject.random else [],
             seed=subject.seed,
             batch_size=BATCH_SIZE,

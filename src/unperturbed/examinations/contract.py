@@ -33,7 +33,7 @@ class Subject(NamedTuple):
     labels: Tensor
     seed: int  # decides every random number
     random: bool = False  # as the mechanisms declare: equal images get unequal answers
-    beside: nn.Module | None = None  # another deployed network, where the study names one
+    beside: Callable[[], nn.Module] | None = None  # loads another deployed network, where the study names one
     stopped: Callable[[], bool] = lambda: False
     trained: Callable[[], nn.Module] | None = None  # the network with what is removed where it is deployed
     recorded: Callable[[], Repetitions] | None = None  # what a brain answered, where the data set has that

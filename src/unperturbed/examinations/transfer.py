@@ -54,7 +54,7 @@ def transfer(
         norm=norm,
         batch_size=BATCH_SIZE,
         votes=VOTES if subject.random else 1,
-        surrogate=subject.watched(subject.beside),
+        surrogate=subject.watched(subject.beside()),
         steps=steps,
         restarts=restarts,
         eot=eot,

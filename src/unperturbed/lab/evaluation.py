@@ -85,7 +85,7 @@ def _examine(stage: ExaminationStage, network: nn.Module, test: Split, station: 
         labels=test.labels(chosen),
         seed=seed_for("examination", name, stage.weights.seed),
         random=stage.random,
-        beside=None if stage.beside is None else deployed(stage.beside, station),
+        beside=None if stage.beside is None else partial(deployed, stage.beside, station),
         stopped=station.stopped,
         trained=partial(trained, stage.weights, station),
         recorded=_recorded(stage.weights, station),

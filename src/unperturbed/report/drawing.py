@@ -29,6 +29,7 @@ ATTACKS = (
 )  # fmt: skip
 SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "triangle-right", "triangle-left")
 FONT = "Arial, 'Liberation Sans', Helvetica, sans-serif"  # as wide as what vl-convert measures texts with
+LEVEL = 0.05  # p up to which a figure marks something
 WIDTH = 840  # of a whole figure, in pixels of the screen
 ACROSS = 6  # most panels side by side
 WRAPPED = 4  # panels side by side where they are wrapped

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from unperturbed.records import Measurement, Study
 from unperturbed.report import tables
 from unperturbed.report.content import Content, Drawn, GainMap
-from unperturbed.report.drawing import INK, WIDTH, Figure, configured
+from unperturbed.report.drawing import INK, LEVEL, WIDTH, Figure, configured
 from unperturbed.report.numbers import RHO, interval, signed
 from unperturbed.report.scalp import POSITIONS, heads
 from unperturbed.statistics import cluster_bootstrap, correlation_map, group_difference, spearman
-from unperturbed.statistics.rank_correlation import FEWEST
+from unperturbed.statistics.rank_correlation import FEWEST, seeds_match
 
 PREDICTION, GAIN = "eeg-prediction", "robustness-gain"  # examinations
 OCCIPITAL = ("O1", "Oz", "O2")
@@ -33,7 +33,6 @@ MOMENTS = (0.05, 0.1, 0.15, 0.2, 0.3)  # seconds, of the scalps
 DRAWN = 50  # times along a map, evenly spread
 SHOWN = f"At most {DRAWN} times are drawn."
 ACROSS = 3  # maps side by side
-LEVEL = 0.05
 
 Place = tuple[str, str, int]  # architecture, condition, seed
 
@@ -72,9 +71,7 @@ def _map(label: str, gain: str, over: str, pairs: list[tuple[Drawn, float]]) -> 
         return None
     channels, times = (pairs[0][0].arrays[name] for name in ("channels", "times"))
     r, values = np.stack([found.arrays["r"] for found, _ in pairs]), [value for _, value in pairs]
-    seeds = {cluster: [found.seed for found, _ in pairs if cluster == (found.architecture, found.condition)]
-             for cluster in clusters}  # fmt: skip
-    matched = len({tuple(own) for own in seeds.values()}) == 1
+    matched = seeds_match(clusters, [found.seed for found, _ in pairs])
     found = correlation_map(r, values, clusters)
     groups = [np.isin(channels, group) for group in (PARIETO_OCCIPITAL, OCCIPITAL)]
     now = r[:, :, np.abs(times - PUBLISHED).argmin()]
@@ -85,7 +82,7 @@ def _map(label: str, gain: str, over: str, pairs: list[tuple[Drawn, float]]) -> 
         gain,
         over,
         len(pairs),
-        len(seeds),
+        len(set(clusters)),
         tuple(str(channel) for channel in channels),
         times,
         found.rho,

@@ -10,6 +10,7 @@ from unperturbed.report.content import Content
 from unperturbed.report.drawing import (
     CONDITIONS,
     INK,
+    LEVEL,
     Figure,
     across,
     condition_colour,
@@ -21,7 +22,6 @@ from unperturbed.report.drawing import (
 from unperturbed.report.numbers import RHO
 
 SIMILARITY = "representational-similarity"  # the examination that keeps what is drawn here
-LEVEL = 0.05
 TITLE = f"{RHO} of dissimilarities (Spearman)"
 CORTICES = {"similarity_it_human": "human", "similarity_it_monkey": "monkey"}
 DASHES = {"lower": [1, 0], "upper": [4, 3]}  # of the ceilings

@@ -20,7 +20,13 @@ from unperturbed.statistics.contrasts import Settings
 from unperturbed.statistics.correlation_maps import group_difference
 from unperturbed.statistics.intervals import Interval
 from unperturbed.statistics.linear_association import Pearson, Slope, mixed_effects, pearson
-from unperturbed.statistics.rank_correlation import FEWEST, cluster_bootstrap, cluster_permutation, spearman
+from unperturbed.statistics.rank_correlation import (
+    FEWEST,
+    cluster_bootstrap,
+    cluster_permutation,
+    seeds_match,
+    spearman,
+)
 from unperturbed.statistics.values import Values, at
 
 
@@ -120,24 +126,24 @@ def relate(
         return None, f"no network{where} has all of {names} (epoch: {association.epoch})"
     x, y, *third = zip(*(point.values for point in points), strict=True)
     clusters = [point.cluster for point in points]
-    seeds = {cluster: [point.seed for point in points if point.cluster == cluster] for cluster in clusters}
+    conditions = set(clusters)
     confidence, resampled = 1 - settings.alpha, {"resamples": settings.resamples, "seed": settings.seed}
     remarks: list[str] = []
-    if missing := ["/".join(cell) for cell in cells if cell not in seeds]:
+    if missing := ["/".join(cell) for cell in cells if cell not in conditions]:
         remarks.append(f"conditions without all of these measures are left out: {', '.join(missing)}")
     if undefined := len(found) - len(points):
         remarks.append(f"networks for which one of these is not defined are left out: {undefined}")
     if association.rival is not None:
         one, other = (np.reshape(values, (-1, 1)) for values in (x, third[0]))
         compared = group_difference(one, other, y, clusters, confidence=confidence, **resampled)
-        remarks += _lacking(compared.difference, compared.interval, len(seeds), certain="both are the same")
+        remarks += _lacking(compared.difference, compared.interval, len(conditions), certain="both are the same")
         reason = "; ".join(remarks)
         return Relation(claim.id, association, points, compared.difference, compared.interval, math.nan, reason), ""
     control = third[0] if third else None
     rho = spearman(x, y, control=control)
     interval = cluster_bootstrap(x, y, clusters, control=control, confidence=confidence, **resampled)
-    remarks += _lacking(rho, interval, len(seeds), certain="(nearly) all networks are in perfect order")
-    matched = all(own == seeds[clusters[0]] for own in seeds.values())
+    remarks += _lacking(rho, interval, len(conditions), certain="(nearly) all networks are in perfect order")
+    matched = seeds_match(clusters, [point.seed for point in points])
     if not matched:
         remarks.append("conditions differ in their seeds: no p by permutation")
     p = cluster_permutation(x, y, clusters, control=control, seed=settings.seed) if matched else math.nan

@@ -47,6 +47,7 @@ true null in 8 % of samples of 5 clusters, 5 to 7 % of 10 and 5 to 6 % of 20.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from itertools import permutations
 
@@ -181,6 +182,18 @@ def members_of(clusters: Sequence[Hashable], n: int) -> Floats:
         raise SpecError(f"rank correlation: expected the cluster of each of {n} networks, got {len(clusters)}.")
     place = {cluster: number for number, cluster in enumerate(dict.fromkeys(clusters))}
     return np.eye(len(place))[[place[cluster] for cluster in clusters]]
+
+
+def seeds_match(clusters: Sequence[Hashable], seeds: Sequence[int]) -> bool:
+    """Return whether the networks of each cluster have the same seeds, in the same order.
+
+    >>> seeds_match("aabb", [0, 1, 0, 1]), seeds_match("aabb", [0, 1, 0, 2])
+    (True, False)
+    """
+    own: defaultdict[Hashable, list[int]] = defaultdict(list)
+    for cluster, seed in zip(clusters, seeds, strict=True):
+        own[cluster].append(seed)
+    return len({tuple(each) for each in own.values()}) == 1
 
 
 def draws_of(count: int, resamples: int, seed: int) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -37,6 +38,12 @@ class Codes:
     def to(self, _device: str | torch.device) -> Codes:
         """Return the codes, which stay on the device of the split."""
         return self
+
+    def of_person(self, seed: int, change: Callable[[Tensor, Tensor, int], Tensor]) -> Codes:
+        """Return the same codes with the responses of one person, as ``Split.of_person`` has them."""
+        theirs = copy.copy(self)
+        theirs.split = self.split.of_person(seed, change)
+        return theirs
 
     def draw(self, generator: torch.Generator) -> Int[Tensor, "n parts"]:
         """Return the rows of a fresh epoch, as the split draws them."""

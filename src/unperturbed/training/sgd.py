@@ -136,8 +136,7 @@ def train(
         raise SpecError(f"train: with a mechanism networks train one by one, got {len(states)} together.")
     device = torch.device(device)
     split = split.to(device)
-    if not isinstance(split, Codes):
-        split = split.of_person(seeds[0], mechanism.responses)
+    split = split.of_person(seeds[0], mechanism.responses)
     program = _Program(network, states, recipe, device, mechanism, attack, split)
     batches = -(-len(split) // recipe.batch_size)
     step = states[0].step
