@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from unperturbed.attacks import judge
-from unperturbed.attacks.square import HALVINGS, pyramids, share, square
+from unperturbed.attacks.square import HALVINGS, _Corners, pyramids, share, square
 from unperturbed.records import SpecError
 from unperturbed.tensors.norms import length
 from unperturbed.tensors.streams import undisturbed
@@ -20,6 +20,12 @@ def _margin(classifier, images):
     return classifier(images)[:, 1] - classifier(images)[:, 0]
 
 
+@pytest.fixture
+def one_at_a_time(monkeypatch):
+    """Every image is asked about its next proposal only."""
+    monkeypatch.setattr(_Corners, "rows", 1)
+
+
 # The published algorithm
 
 
@@ -32,7 +38,7 @@ def test_the_share_halves_where_it_was_published():
 
 
 @pytest.mark.parametrize(("channels", "height", "width"), [(1, 9, 9), (3, 8, 12)])
-def test_the_search_in_linf_is_the_published_one(counter, channels, height, width):
+def test_the_search_in_linf_is_the_published_one(counter, one_at_a_time, channels, height, width):
     """Stripes first; then squares of the published side, in corners of the ball, kept if the loss falls."""
     random = torch.Generator().manual_seed(0)
     image = 0.3 + 0.4 * torch.rand(1, channels, height, width, generator=random, dtype=torch.float64)
@@ -66,6 +72,27 @@ def test_the_search_in_linf_is_the_published_one(counter, channels, height, widt
     assert max(sides) == first
     assert set(sides[-100:]) == {last}
     assert len(proposals) < 900
+
+
+@pytest.mark.parametrize("offset", [99.0, 0.75])
+@pytest.mark.parametrize("count", [1, 2, 5, 20])
+def test_proposals_that_are_looked_at_together_find_what_one_after_another_finds(counter, monkeypatch, offset, count):
+    """No image breaks, or most do; with 20 images one query at a time is what pays."""
+
+    def waves(images):
+        margin = (_waves(images)[:, 1] + 99 * images[0].numel()) / images[0].numel() - offset
+        return torch.stack([torch.zeros_like(margin), margin], dim=1)
+
+    images = 0.2 + 0.6 * torch.rand(count, 2, 7, 8, generator=torch.Generator().manual_seed(count), dtype=torch.float64)
+    labels = torch.zeros(count, dtype=torch.int64)
+    together, apart = counter(waves), counter(waves)
+    ahead = square(together, images, labels, eps=0.05, queries=500, rescale=True)
+    monkeypatch.setattr(_Corners, "rows", 1)
+    assert torch.equal(ahead, square(apart, images, labels, eps=0.05, queries=500, rescale=True))
+    assert (waves(ahead)[:, 1] > 0).any() == (offset == 0.75)
+    if offset == 99:
+        assert apart.forwards <= together.forwards <= 1.6 * apart.forwards
+        assert (len(together.seen) < 0.9 * len(apart.seen)) == (count <= 5)
 
 
 def test_in_l2_length_moves_from_one_square_to_another(counter):
@@ -118,7 +145,7 @@ def test_a_linear_classifier_breaks_exactly_where_its_margin_is_too_small(two_cl
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
-def test_the_best_point_seen_is_returned(counter, norm):
+def test_the_best_point_seen_is_returned(counter, one_at_a_time, norm):
     images = 0.2 + 0.6 * torch.rand(6, 3, 7, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     adversarial = square(_waves, images, torch.zeros(6, dtype=torch.int64), norm=norm, eps=0.2, queries=60)
     left = 0
@@ -136,7 +163,7 @@ def test_the_best_point_seen_is_returned(counter, norm):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
-def test_a_search_costs_the_forwards_that_are_promised(counter, norm):
+def test_a_search_costs_the_forwards_that_are_promised(counter, one_at_a_time, norm):
     images = torch.rand(5, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     watched = counter(_waves)
     square(watched, images, torch.zeros(5, dtype=torch.int64), norm=norm, eps=0.1, queries=30, restarts=2)
@@ -148,7 +175,7 @@ def test_a_search_costs_the_forwards_that_are_promised(counter, norm):
         assert watched.forwards == 63 * 5
 
 
-def test_broken_images_leave(linear, counter):
+def test_broken_images_leave(linear, counter, one_at_a_time):
     watched = counter(linear(torch.tensor([[1.0], [-1.0]], dtype=torch.float64), torch.tensor([-0.5, 0.5]).double()))
     images = torch.tensor([0.45, 0.55, 0.95], dtype=torch.float64).view(3, 1, 1, 1)
     square(watched, images, torch.zeros(3, dtype=torch.int64), eps=0.1, queries=50)

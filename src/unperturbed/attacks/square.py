@@ -53,7 +53,9 @@ def square(
     """Return the worst images that a random search within ``eps`` of ``images`` found.
 
     At most ``queries + 1`` forwards for every restart and one more for the image; none once it is broken, none for a
-    proposal that changes nothing, and no backward.
+    proposal that changes nothing, and no backward. Where few images are left, a forward of more costs little: in
+    ``linf`` the next proposals of each are then looked at together. What is found stays the same, and a proposal behind
+    an accepted one costs a second forward.
 
     Args:
         classifier: images in [0, 1] to logits.
@@ -115,45 +117,93 @@ def _search(
     seen = problem.look(search.points)
     left = problem.keep(search.points, seen)
     search.only(left)
-    value = seen.value if left is None else seen.value[left]
+    value = (seen.value if left is None else seen.value[left]).clone()
     draws = value
     pixels = problem.centres.shape[2] * problem.centres.shape[3]
-    for query in range(queries):
-        if problem.finished:
-            return
+    query, ahead = 0, 1
+    while query < queries and not problem.finished:
         if query % BLOCK == 0:
             draws = problem.streams.uniform((BLOCK, search.numbers), "square", restart, query // BLOCK)
-        p = share(query * REFERENCE // queries if rescale else query, p_init=p_init)
-        points, changed = search.propose(math.sqrt(p * pixels), draws[:, query % BLOCK])
-        seen = _look(classifier, problem, points, changed, loss)
-        accepted = (seen.value > value) | seen.broken
+        sides = [
+            math.sqrt(share(each * REFERENCE // queries if rescale else each, p_init=p_init) * pixels)
+            for each in range(query, min(query + ahead, queries, (query // BLOCK + 1) * BLOCK))
+        ]
+        count = sides.count(sides[0])
+        given = draws[:, query % BLOCK : query % BLOCK + count]
+        seen = _several(classifier, problem, search, value, given, sides[0], loss)
+        query += count
+        ahead = 1 if seen is not None else ahead * 2
+        if seen is not None:
+            left = problem.keep(search.points, seen)
+            if left is not None:
+                search.only(left)
+                value, draws = value[left], draws[left]
+        ahead = max(min(ahead, search.rows // max(len(value), 1)), 1)
+
+
+def _several(
+    classifier: Classifier,
+    problem: Problem,
+    search: "_Corners | _Pyramids",
+    value: Tensor,
+    draws: Float[Tensor, "left queries numbers"],
+    side: float,
+    loss: str,
+) -> Losses | None:
+    """Do the next queries of all images left, and return their losses where any proposal was accepted.
+
+    The proposals of an image start from the same point until one is accepted, so those of several queries are looked at
+    together, and again from there if one was: the same points come out as of one query after another. ``value`` is
+    brought up to date in place.
+    """
+    images, queries = (each.flatten() for each in _pairs(len(value), draws.shape[1], value.device))
+    broken = torch.zeros_like(value, dtype=torch.bool)
+    moved = False
+    while len(images) > 0:
+        points, changed = search.propose(images, side, draws[images, queries])
+        seen = _look(classifier, problem, points, images, changed, loss)
+        accepted = (seen.value > value[images]) | seen.broken
         if not bool(accepted.any()):
-            search.undo()
-            continue
-        value = torch.where(accepted, seen.value.to(value.dtype), value)
-        search.settle(accepted)
-        left = problem.keep(points, seen)
-        if left is not None:
-            search.only(left)
-            value, draws = value[left], draws[left]
+            break
+        moved = True
+        first = torch.full_like(value, draws.shape[1], dtype=torch.int64)
+        first = first.scatter_reduce(0, images[accepted], queries[accepted], "amin")
+        chosen = (accepted & (queries == first[images])).nonzero().squeeze(1)
+        search.settle(images[chosen], chosen)
+        value[images[chosen]] = seen.value[chosen].to(value.dtype)
+        broken[images[chosen]] = seen.broken[chosen]
+        owed = (queries > first[images]) & ~broken[images]
+        images, queries = images[owed], queries[owed]
+    return Losses(value, broken) if moved else None
 
 
-def _look(classifier: Classifier, problem: Problem, points: Images, changed: Tensor, loss: str) -> Losses:
-    """Return the losses, and one that nobody wants where nothing has changed."""
+@functools.lru_cache(maxsize=64)
+def _pairs(images: int, queries: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return every image with every query, the queries of one image behind each other."""
+    each = torch.meshgrid(torch.arange(images, device=device), torch.arange(queries, device=device), indexing="ij")
+    return each[0], each[1]
+
+
+def _look(
+    classifier: Classifier, problem: Problem, points: Images, images: Tensor, changed: Tensor, loss: str
+) -> Losses:
+    """Return the losses of proposals for these images, and one that nobody wants where nothing has changed."""
     rows = changed.nonzero().squeeze(1)
-    if len(rows) == len(points):
-        return problem.look(points)
     value = torch.full((len(points),), -torch.inf, dtype=torch.float64, device=points.device)
     broken = torch.zeros_like(changed)
     if len(rows) > 0:
-        labels, targets = problem.labels[rows], None if problem.targets is None else problem.targets[rows]
-        seen = losses(predict(classifier, points[rows], labels), labels, loss=loss, targets=targets)
+        whose = images[rows]
+        labels, targets = problem.labels[whose], None if problem.targets is None else problem.targets[whose]
+        asked = points if len(rows) == len(points) else points[rows]
+        seen = losses(predict(classifier, asked, labels), labels, loss=loss, targets=targets)
         value[rows], broken[rows] = seen.value.double(), seen.broken
     return Losses(value, broken)
 
 
 class _Corners:
     """The search in ``linf``: every intensity is as far up or down as it may go."""
+
+    rows = 32  # proposals that are looked at together while few images are left; more images go one query at a time
 
     def __init__(self, problem: Problem, eps: float | int, restart: int) -> None:
         everywhere = torch.full_like(problem.nowhere(), eps)
@@ -164,31 +214,27 @@ class _Corners:
         self.numbers = 2 + channels
         stripes = problem.streams.uniform((channels, 1, width), "square start", restart).expand(-1, *self._shape)
         self._flat = torch.where(stripes.flatten(2) < 0.5, self._low, self._high).contiguous()
-        self._place = self._old = self._flat  # of the last proposal
+        self._proposed = self._flat
 
     @property
     def points(self) -> Images:
         return self._flat.view(-1, *self._shape)
 
-    def propose(self, side: float, draws: Float[Tensor, "left numbers"]) -> tuple[Images, Tensor]:
-        """Change the points and return them, and for each image whether that made a difference."""
+    def propose(self, images: Tensor, side: float, draws: Float[Tensor, "rows numbers"]) -> tuple[Images, Tensor]:
+        """Return a changed point for each of these images, and whether that made a difference."""
         channels, height, width = self._shape
         window = _window(draws[:, 0], draws[:, 1], min(max(round(side), 1), height, width), height, width)
-        self._place = window.expand(-1, channels, -1)
+        place = window.expand(-1, channels, -1)
+        own, high, low = (_rows(each, images) for each in (self._flat, self._high, self._low))
         up = (draws[:, 2:] >= 0.5).unsqueeze(2)
-        new = torch.where(up, self._high.gather(2, self._place), self._low.gather(2, self._place))
-        self._old = self._flat.gather(2, self._place)
-        self._flat.scatter_(2, self._place, new)
-        return self.points, (new != self._old).flatten(1).any(dim=1)
+        new = torch.where(up, high.gather(2, place), low.gather(2, place))
+        changed = (new != own.gather(2, place)).flatten(1).any(dim=1)
+        self._proposed = own.scatter(2, place, new)
+        return self._proposed.view(-1, *self._shape), changed
 
-    def undo(self) -> None:
-        """Take back the last proposal of every image."""
-        self._flat.scatter_(2, self._place, self._old)
-
-    def settle(self, accepted: Tensor) -> None:
-        """Take back what was not accepted."""
-        new = self._flat.gather(2, self._place)
-        self._flat.scatter_(2, self._place, torch.where(accepted.view(-1, 1, 1), new, self._old))
+    def settle(self, images: Tensor, chosen: Tensor) -> None:
+        """Move these images to the chosen rows of the last proposal."""
+        self._flat[images] = self._proposed[chosen]
 
     def only(self, left: Tensor | None) -> None:
         if left is not None:
@@ -198,15 +244,18 @@ class _Corners:
 class _Pyramids:
     """The search in ``l2`` and ``l1``: the whole length is spent, and moved from one square to another."""
 
+    rows = 1  # one query at a time
+
     def __init__(self, problem: Problem, eps: float | int, restart: int, *, norm: str) -> None:
         self._problem, self._eps, self._norm = problem, eps, norm
         self.numbers = 5 + problem.centres.shape[1]
         self._offset = self._within(self._tiles(restart))
         self.points = problem.at(self._offset)
-        self._old = self._offset, self.points  # before the last proposal
+        self._proposed = self._offset, self.points
 
-    def propose(self, side: float, draws: Float[Tensor, "left numbers"]) -> tuple[Images, Tensor]:
-        """Change the points and return them, and for each image whether they are worth a look."""
+    def propose(self, images: Tensor, side: float, draws: Float[Tensor, "left numbers"]) -> tuple[Images, Tensor]:
+        """Return a changed point for each image, and whether it is worth a look."""
+        assert len(images) == len(self.points), "one query at a time is one of every image left"
         _, channels, height, width = self._offset.shape
         odd = min(max(round(side), 3) // 2 * 2 + 1, height, width)
         grown = _window(draws[:, 0], draws[:, 1], odd, height, width).expand(-1, channels, -1)
@@ -217,20 +266,14 @@ class _Pyramids:
         available = self._available(offset, without.gather(2, spent), old)
         new = new * (available / self._size(new).clamp_min(1e-12))
         proposal = without.scatter(2, spent, 0).scatter(2, grown, new)
-        self._old = self._offset, self.points
-        self._offset = self._within(proposal.view_as(self._offset))
-        self.points = self._problem.at(self._offset)
-        return self.points, torch.ones_like(draws[:, 0], dtype=torch.bool)
+        within = self._within(proposal.view_as(self._offset))
+        self._proposed = within, self._problem.at(within)
+        return self._proposed[1], torch.ones_like(images, dtype=torch.bool)
 
-    def undo(self) -> None:
-        """Take back the last proposal of every image."""
-        self._offset, self.points = self._old
-
-    def settle(self, accepted: Tensor) -> None:
-        """Take back what was not accepted."""
-        which = accepted.view(-1, 1, 1, 1)
-        self._offset = torch.where(which, self._offset, self._old[0])
-        self.points = torch.where(which, self.points, self._old[1])
+    def settle(self, images: Tensor, chosen: Tensor) -> None:
+        """Move these images to the chosen rows of the last proposal."""
+        self._offset[images] = self._proposed[0][chosen]
+        self.points[images] = self._proposed[1][chosen]
 
     def only(self, left: Tensor | None) -> None:
         if left is not None:
@@ -272,6 +315,11 @@ class _Pyramids:
         if self._norm == "l1":
             return project_l1_in_box(offset, self._problem.centres, eps=self._eps * (1 - SLACK))
         return self._problem.in_box(self._eps * steepest(offset, norm="l2"))
+
+
+def _rows(values: Tensor, images: Tensor) -> Tensor:
+    """Return the rows of these images, without a copy where they are all."""
+    return values if torch.equal(images, _pairs(len(values), 1, images.device)[0].flatten()) else values[images]
 
 
 @functools.cache
