@@ -135,3 +135,15 @@ def test_figures_are_there_where_something_was_examined(content, with_geometry):
     ]
     for figure in figures:
         assert svg(figure).startswith("<svg")
+
+
+@pytest.mark.parametrize(("panels", "apart"), [(6, False), (7, True), (8, False)])
+def test_panels_of_a_last_row_that_is_not_full_have_axes_of_their_own(content, panels, apart):
+    """Four panels stand in a row where they are wrapped, beyond six; otherwise the columns share their axes."""
+    plane = np.zeros((1, 41, 41), dtype=np.int64)
+    kept = [
+        drawn("boundary", condition, classes=plane, positions=np.linspace(-2, 2, 41))
+        for condition in list(content.study.conditions)[:panels]
+    ]
+    (figure,) = geometry_figures(dataclasses.replace(content, drawn=tuple(kept)))
+    assert ('"resolve": {"axis": {"x": "independent"}}' in figure.specification()) == apart
