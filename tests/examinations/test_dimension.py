@@ -75,3 +75,9 @@ def test_a_layer_that_there_is_not_is_refused():
     subject = _subject()
     with pytest.raises(SpecError, match=r"no layer '7'\. There are: 0, 1, 2, 3\."):
         dimension(subject, layer="7")
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+    with pytest.raises(SpecError) as caught:
+        dimension(subject._replace(network=network))
+    assert str(caught.value) == (
+        "dimension: expected a network with a layer before its readout; Sequential has none: name a layer"
+    )

@@ -6,7 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from unperturbed.measures.jacobians import jacobian, lipschitz, margin_gradient, slopes
+from unperturbed.measures import jacobians
+from unperturbed.measures.jacobians import jacobian, lipschitz, margin_gradient, slopes, spectral_norm
+from unperturbed.models import build
+from unperturbed.records import Spec
+from unperturbed.tensors.streams import generator
 
 torch.manual_seed(0)
 WEIGHT = torch.randn(4, 12, dtype=torch.float64)
@@ -71,6 +75,41 @@ def test_the_jacobian_is_that_of_functorch(small):
     _exact(norms.spectral, torch.linalg.matrix_norm(expected.flatten(2), ord=2))
 
 
+def test_power_iteration_finds_the_largest_singular_value_from_below(small):
+    exact = torch.linalg.matrix_norm(jacobian(small, IMAGES)[1].flatten(2), ord=2)
+    found = spectral_norm(small, IMAGES, seed=3)
+    assert (found <= exact * (1 + 1e-12)).all()
+    torch.testing.assert_close(found, exact, rtol=1e-3, atol=0)  # it stops where it grows by less than 1e-4 in a step
+    linear = spectral_norm(_linear, IMAGES, seed=3)
+    torch.testing.assert_close(linear, torch.linalg.svdvals(WEIGHT)[:1].expand(7), rtol=1e-3, atol=0)
+    _exact(spectral_norm(_linear, IMAGES[[5, 2]], seed=3), linear[[5, 2]])  # whatever else is in the batch
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        Spec(name="lenet", settings={"classes": 300}),
+        Spec(name="resnet", settings={"depth": 8, "width": 4, "classes": 300}),
+        Spec(name="wide-resnet", settings={"depth": 10, "classes": 300}),
+        Spec(name="hidden-layer", settings={"hidden": 30, "classes": 300}),
+    ],
+)
+def test_of_many_classes_norms_are_estimated_and_the_margin_is_exact(spec, monkeypatch):
+    network = build(spec, generator("weights", 0)).double().eval()
+    images = torch.rand(3, 3, 32, 32, generator=generator("images"), dtype=torch.float64)
+    labels = torch.tensor([0, 299, 7])
+    found = slopes(network, images, labels)
+    monkeypatch.setattr(jacobians, "MANY", 300)
+    exact = slopes(network, images, labels)
+    for name in ("margin", "gradient_l2", "gradient_l1"):
+        torch.testing.assert_close(getattr(found, name), getattr(exact, name), rtol=1e-9, atol=0)
+    assert (found.spectral <= exact.spectral * (1 + 1e-9)).all()
+    torch.testing.assert_close(found.spectral, exact.spectral, rtol=0.02, atol=0)
+    # 100 projections of a Jacobian with few large singular values; 3 standard errors of sqrt(2 / 100) / 2 at most
+    torch.testing.assert_close(found.frobenius, exact.frobenius, rtol=3 * (2 / 100) ** 0.5 / 2, atol=0)
+    assert not torch.equal(found.frobenius, exact.frobenius)
+
+
 def test_the_gradient_of_the_margin_is_that_of_autograd_and_the_margin_is_negative_where_an_image_is_wrong(small):
     margin, gradient = margin_gradient(*jacobian(small, IMAGES), LABELS)
     leaves = IMAGES.clone().requires_grad_()
@@ -95,6 +134,13 @@ def test_nothing_of_the_network_or_the_images_is_touched(small):
     assert torch.equal(images, IMAGES)
 
 
+def test_of_many_classes_a_logit_without_a_path_to_the_image_is_no_slope(monkeypatch):
+    monkeypatch.setattr(jacobians, "MANY", 2)
+    bias = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    found = slopes(lambda images: bias.expand(len(images), 3), IMAGES, LABELS % 3)
+    assert found.spectral.tolist() == found.frobenius.tolist() == found.gradient_l2.tolist() == [0] * 7
+
+
 @pytest.mark.parametrize("path", [True, False])
 def test_without_a_gradient_the_distance_is_infinite(path):
     def flat(images):
@@ -104,6 +150,7 @@ def test_without_a_gradient_the_distance_is_infinite(path):
     found = slopes(flat, IMAGES[:3], torch.tensor([1, 0, 2]))
     assert found.distance_l2.tolist() == [math.inf, -math.inf, -math.inf]
     assert found.gradient_l1.tolist() == found.frobenius.tolist() == found.spectral.tolist() == [0, 0, 0]
+    assert spectral_norm(flat, IMAGES).tolist() == [0] * 7
     constant = lambda images: torch.ones(len(images), 3, dtype=images.dtype)  # noqa: E731
     assert lipschitz(constant, IMAGES, radius=0.1).tolist() == [0] * 7
 

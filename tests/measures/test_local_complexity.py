@@ -18,7 +18,11 @@ def _currents(images):
 
 @pytest.mark.parametrize("radius", [0.05, 0.3, 2.0])
 def test_in_two_dimensions_it_is_the_count_over_all_corners(radius):
-    corners = torch.stack([*vertices(POINTS, radius=radius, directions=2, seed=3)])  # (4, 9, ...)
+    """The corners are those of a square: a quarter turn leads from each to the next."""
+    first = (next(vertices(POINTS, radius=radius, directions=2, seed=3)) - POINTS).flatten(1)
+    assert torch.allclose(first.norm(dim=1), torch.tensor(radius, dtype=torch.float64))
+    turned = torch.stack([-first[:, 1], first[:, 0]], dim=1)
+    corners = torch.stack([POINTS + offset.view_as(POINTS) for offset in (first, turned, -first, -turned)])
     expected = []
     for point in range(9):
         changed = 0

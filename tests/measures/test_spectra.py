@@ -1,5 +1,3 @@
-import re
-
 import numpy as np
 import pytest
 
@@ -231,9 +229,12 @@ def test_published_fits_take_the_size_of_eigenvalues_below_zero_and_find_an_expo
     as_published = power_law(np.abs(shared), last=100, weights="1/n").alpha
     assert np.isfinite(as_published)
     rank = 11 + int(np.argmin(shared[10:] > 0))
-    said = f"power_law: expected eigenvalues above 0 from rank 11 to 100; got {shared[rank - 1]:g} at rank {rank}: let"
-    with pytest.raises(SpecError, match=re.escape(said)):
+    with pytest.raises(SpecError) as caught:
         power_law(shared, last=100, weights="1/n")
+    assert str(caught.value) == (
+        f"power_law: expected eigenvalues above 0 from rank 11 to 100; got {shared[rank - 1]:g} at rank {rank}: let the "
+        f"range end before it"
+    )
 
 
 @pytest.mark.parametrize(
@@ -249,27 +250,50 @@ def test_published_fits_take_the_size_of_eigenvalues_below_zero_and_find_an_expo
 def test_a_range_that_cannot_be_fitted_is_refused(first, last, said):
     values = np.arange(1, 101.0) ** -1.0
     values[59:] = 0
-    with pytest.raises(SpecError, match=re.escape(said)):
+    with pytest.raises(SpecError) as caught:
         power_law(values, first=first, last=last)
+    assert str(caught.value) == f"power_law: {said}"
 
 
-def test_activity_that_has_no_spectrum_is_refused():
-    with pytest.raises(SpecError, match=r"units that vary; got constant activations of 5 samples"):
-        eigenspectrum(np.full((5, 3), 0.1))
-    with pytest.raises(SpecError, match=r"\(samples, units\), two samples or more; got \(1, 3\)"):
-        eigenspectrum(np.ones((1, 3)))
-    with pytest.raises(SpecError, match=r"finite numbers; got 2 that are not"):
-        eigenspectrum(np.array([[1.0, np.nan], [np.inf, 2.0]]))
-    with pytest.raises(SpecError, match=r"two of the same shape; got \(5, 3\) and \(5, 2\)"):
-        cross_validated_spectrum(_normal(5, 3), _normal(5, 2))
-    for components in (0, 5):
-        with pytest.raises(
-            SpecError, match=rf"components: expected 1 to 4, as there are 5 samples of 9 units; got {components}"
-        ):
-            cross_validated_spectrum(_normal(5, 9), _normal(5, 9), components=components)
-    with pytest.raises(SpecError, match="the same units twice; got 3 and 2"):
-        held_out_spectrum(_normal(5, 3), _normal(5, 2))
-    with pytest.raises(SpecError, match=r"some above 0 and none below; got -1 to 2"):
-        participation_ratio(np.array([2.0, -1.0]))
-    with pytest.raises(SpecError, match=r"some above 0 and none below; got none"):
-        effective_rank(np.array([]))
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (
+            lambda: eigenspectrum(np.full((5, 3), 0.1)),
+            "activity: expected units that vary; got constant activations of 5 samples",
+        ),
+        (
+            lambda: eigenspectrum(np.ones((1, 3))),
+            "activity: expected a shape (samples, units), two samples or more; got (1, 3)",
+        ),
+        (
+            lambda: eigenspectrum(np.array([[1.0, np.nan], [np.inf, 2.0]])),
+            "activity: expected finite numbers; got 2 that are not",
+        ),
+        (
+            lambda: cross_validated_spectrum(_normal(5, 3), _normal(5, 2)),
+            "repeats: expected two of the same shape; got (5, 3) and (5, 2)",
+        ),
+        (
+            lambda: cross_validated_spectrum(_normal(5, 9), _normal(5, 9), components=0),
+            "components: expected 1 to 4, as there are 5 samples of 9 units; got 0",
+        ),
+        (
+            lambda: cross_validated_spectrum(_normal(5, 9), _normal(5, 9), components=5),
+            "components: expected 1 to 4, as there are 5 samples of 9 units; got 5",
+        ),
+        (
+            lambda: held_out_spectrum(_normal(5, 3), _normal(5, 2)),
+            "activity: expected the same units twice; got 3 and 2",
+        ),
+        (
+            lambda: participation_ratio(np.array([2.0, -1.0])),
+            "eigenvalues: expected some above 0 and none below; got -1 to 2",
+        ),
+        (lambda: effective_rank(np.array([])), "eigenvalues: expected some above 0 and none below; got none"),
+    ],
+)
+def test_activity_that_has_no_spectrum_is_refused(asked, said):
+    with pytest.raises(SpecError) as caught:
+        asked()
+    assert str(caught.value) == said

@@ -56,7 +56,7 @@ def test_with_one_logit_nothing_is_left_to_chance_and_the_gradient_reaches_the_w
 
 @pytest.mark.parametrize(("projections", "batch"), [(1, 4), (3, 4), (3, 50), (5, 2)])
 def test_the_published_estimate_falls_short_from_the_second_projection_on(projections, batch):
-    """(1 + (n - 1) / B) / n of the squared norm: for three projections 270.3 was reported where 801.7 is meant."""
+    """(1 + (n - 1) / B) / n of the squared norm."""
     weight = torch.randn(7, 11, generator=generator("weight"), dtype=torch.float64)
     random = generator("draws", 1)
     draws = [published_estimate(weight, batch, random, projections=projections) for _ in range(DRAWS)]
@@ -65,6 +65,36 @@ def test_the_published_estimate_falls_short_from_the_second_projection_on(projec
     if projections > 1:
         error = torch.stack(draws).std() / DRAWS**0.5
         assert exact - torch.stack(draws).mean() > 10 * error
+
+
+def test_of_a_first_layer_it_reports_270_where_802_is_meant():
+    """The pair that was reported, 270.3 and 801.7: 400 units of He et al.'s initial weights have a squared norm near 800.
+
+    Which layer and batch it was is not known; of a batch of 200, 270.3 is an ordinary draw around 269.9.
+    """
+    random = generator("draws", 4)
+    weight = torch.randn(400, 784, generator=random, dtype=torch.float64) * (2 / 784) ** 0.5
+    assert weight.square().sum() == pytest.approx(800, rel=0.02)
+    weight *= (801.7 / weight.square().sum()).sqrt()
+    draws = torch.stack([published_estimate(weight, 200, random, projections=3) for _ in range(20)])
+    assert (draws.mean() - 801.7 / 3 * (1 + 2 / 200)).abs() < 3 * draws.std() / 20**0.5
+    assert (draws - 270.3).abs().min() < draws.std() < 2
+    network = nn.Linear(784, 400, bias=False).double()
+    network.weight = nn.Parameter(weight)
+    images = torch.zeros(200, 784, dtype=torch.float64)
+    defined = [2 * hoffman_estimate(network, images, random, projections=3).mean().detach() for _ in range(20)]
+    _within_three_standard_errors(defined, torch.tensor(801.7, dtype=torch.float64))
+
+
+def test_the_stored_statistic_of_the_spectral_condition_is_that_of_initial_weights():
+    """1.338 was stored, over 1,000: 2,000 units of 3,072 inputs begin at a squared norm of 4,000, batches had 1,000."""
+    weight = torch.randn(60, 60, generator=generator("weight"), dtype=torch.float64)
+    weight *= (4000 / weight.square().sum()).sqrt()
+    random = generator("draws", 5)
+    draws = torch.stack([published_estimate(weight, 1000, random, projections=3) for _ in range(50)]) / 1000
+    expected = 4000 / 3 * (1 + 2 / 1000) / 1000
+    assert expected == pytest.approx(1.336, abs=5e-4)
+    assert float(draws.mean()) == pytest.approx(expected, abs=3 * float(draws.std()) / 50**0.5)
 
 
 def test_as_defined_every_projection_of_every_image_counts_alike():

@@ -101,10 +101,36 @@ def test_each_seed_has_its_own_order_which_does_not_depend_on_the_data(split):
     assert torch.equal(first, other.draw(generator("order", 0, 1)))
 
 
-def test_divergence_is_an_error_that_names_seed_and_epoch(split):
-    network, states = start(NETWORKS["lenet"], [3])
-    with pytest.raises(Diverged, match=r"seed 3 is not finite after epoch 1"):
-        train(network, states, split, EXACT.model_copy(update={"learning_rate": 1e300}), seeds=[3], until=1)
+@pytest.mark.parametrize(("rate", "step"), [(1e300, 2), (1e100, 3)])
+def test_divergence_is_an_error_that_names_seed_epoch_and_the_first_step(split, rate, step):
+    network, states = start(NETWORKS["fully connected"], [3])
+    recipe = EXACT.model_copy(update={"learning_rate": rate})
+    finite = [True]
+
+    def on_step(present):
+        finite.append(all(bool(each.isfinite().all()) for each in present()[0].weights.values()))
+
+    with pytest.raises(Diverged) as caught:
+        train(network, states, split, recipe, seeds=[3], until=2, on_step=on_step)
+    said = f"Training diverged: the loss of seed 3 is not finite after epoch 1, from step {step} on."
+    assert str(caught.value) == said
+    assert finite == [number < step for number in range(4)]  # the weights are lost by that step, too
+
+
+def test_of_networks_that_train_together_the_one_that_is_lost_is_named(split):
+    network, states = start(NETWORKS["fully connected"], [4, 3])
+    next(iter(states[1].weights.values())).fill_(float("nan"))
+    with pytest.raises(Diverged) as caught:
+        train(network, states, split, EXACT, seeds=[4, 3], until=1)
+    assert str(caught.value) == "Training diverged: the loss of seed 3 is not finite after epoch 1, from step 1 on."
+
+
+def test_weights_that_the_last_step_has_lost_are_no_trained_network(split):
+    network, states = start(NETWORKS["fully connected"], [3])
+    recipe = EXACT.model_copy(update={"learning_rate": 1e300, "weight_decay": 1e300, "batch_size": 60})
+    with pytest.raises(Diverged) as caught:
+        train(network, states, split, recipe, seeds=[3], until=1)
+    assert str(caught.value) == "Training diverged: the weights of seed 3 are not finite after step 1."
 
 
 def test_no_seeds_and_unequal_steps_are_refused(split):

@@ -36,7 +36,7 @@ def dimension(subject: Subject, *, layer: str | None = None) -> Found:
         SpecError: a layer that there is not, or a representation that is not finite.
     """
     passes = Passes(subject.network)
-    seen = representation(subject, passes, subject.images, layer=layer)
+    seen = representation(subject, passes, subject.images, layer=layer, examination="dimension")
     labels = subject.labels.cpu().numpy()
     subject.look()
     values: dict[str, float] = {}

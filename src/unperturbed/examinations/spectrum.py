@@ -34,6 +34,7 @@ from unperturbed.measures.spectra import (
     power_laws,
 )
 from unperturbed.mechanisms.installing import weighted
+from unperturbed.models import HiddenLayerNet
 from unperturbed.records import SpecError
 from unperturbed.registry import lookup
 from unperturbed.tensors.streams import generator, undisturbed
@@ -51,8 +52,9 @@ def spectrum(
 
     Args:
         subject: what is examined.
-        layer: its name in the network; ``None``: the last convolution or full layer before the readout; ``input``: the
-            images, as the part ``inputs`` of a network passes them on if it has one.
+        layer: its name in the network; ``None``: the last convolution or full layer before the readout, in the order of
+            the network's parts, which puts a shortcut behind the convolutions of its block; ``input``: the images, as
+            the part ``inputs`` of a network passes them on if it has one.
         noise: whether white noise, standard normal and so mostly outside [0, 1], is looked at instead of the images.
         first: rank at which the fit begins, from 1.
         last: rank at which it ends.
@@ -116,6 +118,8 @@ def layer_of(network: nn.Module, name: str | None, examination: str) -> nn.Modul
     """
     if name is not None:
         return lookup("layer", {place: layer for place, layer in network.named_modules() if place}, name)
+    if isinstance(network, HiddenLayerNet):  # whatever its readout is
+        return network.hidden
     layers = weighted(network, examination)
     if len(layers) < 2:
         raise SpecError(
@@ -126,7 +130,13 @@ def layer_of(network: nn.Module, name: str | None, examination: str) -> nn.Modul
 
 
 def representation(
-    subject: Subject, passes: Passes, images: Tensor, *, layer: str | None, draw: int = 0
+    subject: Subject,
+    passes: Passes,
+    images: Tensor,
+    *,
+    layer: str | None,
+    draw: int = 0,
+    examination: str = "spectrum",
 ) -> NDArray[np.floating[Any]]:
     """Return what a layer says of the images, (images, units).
 
@@ -136,9 +146,10 @@ def representation(
         images: what it looks at.
         layer: as in ``spectrum``.
         draw: of a random network; another one gets other numbers.
+        examination: in whose name a layer is refused.
     """
     name = ("inputs" if "inputs" in dict(subject.network.named_children()) else None) if layer == INPUT else layer
-    part = None if layer == INPUT and name is None else layer_of(subject.network, name, "spectrum")
+    part = None if layer == INPUT and name is None else layer_of(subject.network, name, examination)
     rows: list[NDArray[np.floating[Any]]] = []
     for start in range(0, len(images), BATCH_SIZE):
         subject.look()

@@ -11,6 +11,11 @@ neighbour,
 Departs from the source: the released code of Pope et al. (2021), arXiv:2104.08894, has :math:`1/(k-2)` for
 :math:`1/(k-1)`, which belongs to the mean of the estimates and not to that of their inverses: what it reports is too
 low by the factor (k-2)/(k-1), 1/2 at k = 3 and 0.947 at k = 20. ``as_published`` does the same.
+
+Both estimates are too low where a manifold has edges, as neighbours are missing there, and the more so the more
+dimensions and the fewer points: of a cube of ten dimensions, 5,000 points seem to have 8.5 and 20,000 have 8.6 to 9.0,
+while a cube whose opposite faces touch, and spheres, have their dimension within 6 and 10 %. There is no correction for
+it that does not know the manifold: compare dimensions of as many points.
 """
 
 import math

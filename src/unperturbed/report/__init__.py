@@ -15,7 +15,7 @@ from unperturbed.report.costs import cost_rows, stage_rows
 from unperturbed.report.drawing import converted, svg
 from unperturbed.report.eeg import channel_group_rows, gain_map_rows, prediction_rows
 from unperturbed.report.figures import draw
-from unperturbed.report.geometry import plane_rows, spectrum_rows
+from unperturbed.report.geometry import exponent_rows, plane_rows, spectrum_rows
 from unperturbed.report.overview import overview_rows
 from unperturbed.report.page import render
 from unperturbed.report.similarity import similarity_rows
@@ -44,6 +44,7 @@ OPTIONAL = {  # written where a study has what they are about
     "channel-groups": channel_group_rows,
     "similarity": similarity_rows,
     "spectra": spectrum_rows,
+    "exponents": exponent_rows,
     "planes": plane_rows,
     "confidence": confidence_rows,
     "reliability": reliability_rows,

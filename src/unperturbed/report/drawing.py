@@ -131,11 +131,13 @@ def grid(content: Content, rows: list[tables.Row], layers: list[alt.Chart]) -> a
         ),
     ]
     if len(architectures) == 1 and len(conditions) > ACROSS:
-        return (
+        wrapped = (
             alt.layer(*layers, data=alt.Data(values=rows))
             .properties(width=WIDTH // WRAPPED - 24, height=130, title=architectures[0])
             .facet(facet=alt.Facet("condition:N", sort=conditions, title=None), columns=WRAPPED)
         )
+        # A last row that is not full would leave the axes of the other columns far below their panels.
+        return wrapped.resolve_axis(x="independent") if len(conditions) % WRAPPED else wrapped
     row, column = ("architecture", "condition") if len(conditions) <= ACROSS else ("condition", "architecture")
     names = {"architecture": architectures, "condition": conditions}
     width = min(260, WIDTH // len(names[column]) - 14)

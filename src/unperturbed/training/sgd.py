@@ -126,7 +126,8 @@ def train(
 
     Raises:
         SpecError: no seeds, seeds that do not match the states, states at different steps.
-        Diverged: the loss is not finite at the end of an epoch, or the logits inside an attack are not.
+        Diverged: at the end of an epoch, the loss has not been finite or the weights are not; or the logits inside an
+            attack are not.
     """
     if not seeds or len(seeds) != len(states):
         raise SpecError(f"train: expected one seed a network, got {len(seeds)} seeds for {len(states)} networks.")
@@ -160,7 +161,7 @@ def train(
                     raise Diverged(f"Training diverged: seed {seeds[0]}, step {step}: {error}") from error
                 if on_step is not None:
                     on_step(lambda: program.states(step))  # noqa: B023 - called before the next step
-            program.check(epoch, seeds)
+            program.check(epoch, step, seeds)
     return program.states(step)
 
 
@@ -236,6 +237,7 @@ class _Program:
                         self.optimiser.state[parameter]["step"] = done
         self.loss_sum = torch.tensor([state.loss_sum for state in states], dtype=torch.float64, device=device)
         self.seen = states[0].seen
+        self.sums = [self.loss_sum.clone()]  # of the losses, what was there before and then step by step
 
     def _joint_forward(self, images: Tensor) -> Tensor:
         per_network = images.unflatten(0, (self.count, -1))
@@ -250,6 +252,7 @@ class _Program:
     def forget_losses(self) -> None:
         self.loss_sum.zero_()
         self.seen = 0
+        self.sums = [self.loss_sum.clone()]
 
     def _losses(self, network: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
         reduced = self.precision == "bfloat16"
@@ -276,7 +279,8 @@ class _Program:
         if self.clip is not None:
             self._shorten(self.clip)
         self.optimiser.step()
-        self.loss_sum += losses.detach().sum(1)
+        self.sums.append(losses.detach().sum(1))
+        self.loss_sum += self.sums[-1]
         self.seen += losses.shape[1]
 
     def _shorten(self, longest: float) -> None:
@@ -286,10 +290,16 @@ class _Program:
         for each in gradients:
             each.mul_(factors.view(-1, *(1 for _ in each.shape[1:])) if self.count > 1 else factors.squeeze())
 
-    def check(self, epoch: int, seeds: Sequence[int]) -> None:
-        for seed, finite in zip(seeds, torch.isfinite(self.loss_sum).tolist(), strict=True):
-            if not finite:
-                raise Diverged(f"Training diverged: the loss of seed {seed} is not finite after epoch {epoch}.")
+    def check(self, epoch: int, step: int, seeds: Sequence[int]) -> None:
+        lost = torch.stack([~each.isfinite() for each in self.sums]).tolist()
+        for index, seed in enumerate(seeds):
+            steps = [step - len(lost) + place for place, row in enumerate(lost, 1) if row[index]]
+            if steps:
+                where = f"after epoch {epoch}, from step {steps[0]} on"
+                raise Diverged(f"Training diverged: the loss of seed {seed} is not finite {where}.")
+            weights = [each if self.count == 1 else each[index] for each in self.parameters.values()]
+            if not all(torch.stack([each.isfinite().all() for each in weights]).tolist()):
+                raise Diverged(f"Training diverged: the weights of seed {seed} are not finite after step {step}.")
 
     def states(self, step: int) -> list[State]:
         def each(value: Tensor) -> list[Tensor]:
