@@ -410,6 +410,23 @@ def test_conditions_name_mechanisms_and_attacks_go_through_what_a_network_has():
     assert not kept["pgd-training", "pgd-adaptive"]
 
 
+def test_the_whole_variational_loss_is_weighted_by_the_images_of_cifar10_at_paper_scale_and_there_alone():
+    terms = {
+        trial.condition: {spec.name: spec.settings["kl"] for spec in trial.mechanisms if spec.settings.get("kl")}
+        for trial in lab.load("defences", scale="paper").trials
+    }
+    both = {"indian-buffet": 1 / 50_000, "winner-take-all": 1 / 50_000}
+    assert {name: found for name, found in terms.items() if found} == {
+        "winner-take-all-bayes": both,
+        "winner-take-all-gaussian": both | {"gaussian-weights": 1 / 50_000},
+    }
+    for scale in ("smoke", "laptop", "middle"):
+        assert not {trial.condition for trial in lab.load("defences", scale=scale).trials} & {
+            "winner-take-all-bayes",
+            "winner-take-all-gaussian",
+        }
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -5,7 +5,8 @@ from torch import nn
 
 from unperturbed import mechanisms, models
 from unperturbed.mechanisms import NOTHING, Tools
-from unperturbed.mechanisms.noise_injection import Noise, half_adversarial, noise_injection, switch
+from unperturbed.mechanisms.installing import switch
+from unperturbed.mechanisms.noise_injection import Noise, half_adversarial, noise_injection
 from unperturbed.records import Recipe, Spec, SpecError
 from unperturbed.tensors.streams import generator, undisturbed
 from unperturbed.training import begin, train
@@ -70,7 +71,7 @@ def test_noise_is_drawn_in_every_pass_until_it_is_switched_off(where):
             with undisturbed("seeded"):
                 answers.append(network(images))
         assert torch.equal(*answers)
-    switch(network, active=False)
+    switch(network, Noise, active=False)
     torch.testing.assert_close(network(images), plain, rtol=0, atol=0)
 
 
@@ -125,11 +126,11 @@ def test_two_places_compose_and_each_keeps_its_own_alphas():
         counts[str(order)] = sum(isinstance(layer, Noise) for layer in network.modules())
         images = torch.rand(4, 3, 32, 32, generator=generator("images"))
         for layers in (network.conv1, network.relu1):
-            switch(network, active=False)
+            switch(network, Noise, active=False)
             still = network(images)
-            switch(layers, active=True)
+            switch(layers, Noise, active=True)
             assert not torch.equal(network(images), still)
-        switch(network, active=True)
+        switch(network, Noise, active=True)
         network(images).sum().backward()
         assert all(layer.alpha.grad is not None for layer in network.modules() if isinstance(layer, Noise))
     assert set(counts.values()) == {5 + 4}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from unperturbed.mechanisms.contract import DRAWS, Mechanism, Traits
-from unperturbed.mechanisms.installing import behind
+from unperturbed.mechanisms.installing import behind, switch
 from unperturbed.records import SpecError
 
 
@@ -55,20 +55,14 @@ def dropout(*, rate: float = 0.5, deployed: bool = False) -> Mechanism:
 
     @contextmanager
     def attacked(network: nn.Module) -> Generator[None]:
-        _switch(network, active=deployed)
+        switch(network, Dropout, active=deployed)
         try:
             yield
         finally:
-            _switch(network, active=True)
+            switch(network, Dropout, active=True)
 
     def finish(network: nn.Module) -> None:
-        _switch(network, active=deployed)
+        switch(network, Dropout, active=deployed)
 
     traits = Traits(random=deployed and rate > 0)
     return Mechanism(install=install, attacked=attacked, finish=finish, traits=traits, alone=DRAWS)
-
-
-def _switch(network: nn.Module, *, active: bool) -> None:
-    for layer in network.modules():
-        if isinstance(layer, Dropout):
-            layer.active = active

@@ -145,6 +145,18 @@ def agree_on_units(network: nn.Module, mechanism: str, units: int) -> None:
             raise SpecError(f"{mechanism}: this network has blocks of {layer.units} units already, got units = {units}")
 
 
+def within(parameter: Tensor, lowest: float, highest: float) -> Tensor:
+    """Return the parameter within limits; its gradient passes, so that it can come back."""
+    return parameter + (parameter.clamp(lowest, highest) - parameter).detach()
+
+
+def switch(network: nn.Module, kind: type[nn.Module], *, active: bool) -> None:
+    """Turn all layers of a kind on or off, which have a switch of the name ``active``."""
+    for layer in network.modules():
+        if isinstance(layer, kind):
+            layer.active = active  # pyright: ignore[reportArgumentType] - a plain attribute
+
+
 def having(network: nn.Module, attribute: str) -> list[nn.Module]:
     """Return the layers with an attribute of this name, such as ``temperature``."""
     return [layer for layer in network.modules() if hasattr(layer, attribute)]

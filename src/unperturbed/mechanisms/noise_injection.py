@@ -129,13 +129,6 @@ def _answers(network: nn.Module, images: Tensor, tools: Tools) -> Tensor:
         return network(images).argmax(dim=1)
 
 
-def switch(network: nn.Module, *, active: bool) -> None:
-    """Turn all noise of a network on or off."""
-    for layer in network.modules():
-        if isinstance(layer, Noise):
-            layer.active = active
-
-
 def _shape(weight: Tensor, granularity: Granularity) -> tuple[int, ...]:
     if granularity == "layer":
         return (1,) * weight.ndim
