@@ -432,6 +432,11 @@ def test_the_whole_variational_loss_is_weighted_by_the_images_of_cifar10_at_pape
     [
         ('name = "trades"', 'name = "trade"', "There is no mechanism 'trade'.*Did you mean 'trades'"),
         ("attacked_temperature = 0.67", "attacked_temprature = 0.67", "has no setting 'attacked_temprature'"),
+        (
+            'winner-take-all", mode = "argmax"',
+            'winner-take-all", mode = "argmax", units = 4',
+            "winner-take-all: 6 channels cannot be divided into blocks of 4; .* this one: 2, 3, 6",
+        ),
         ("temperature = 0.67, mode", "temprature = 0.67, mode", "through 'temprature', which no layer of any network"),
     ],
 )

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from unperturbed.mechanisms.contract import DRAWS, Loss, Mechanism, Tools, Traits, check_positive
-from unperturbed.mechanisms.installing import agree_on_units, kept_weight, weighted, within
+from unperturbed.mechanisms.installing import agree_on_units, check_blocks, kept_weight, weighted, within
 from unperturbed.records import SpecError
 from unperturbed.tensors.streams import generator
 
@@ -174,11 +174,7 @@ def indian_buffet(
         for layer in layers:
             weight = kept_weight(layer)
             together = 1 if layer is layers[-1] else units
-            if len(weight) % together:
-                raise SpecError(
-                    f"indian-buffet: {len(weight)} outputs cannot be divided into blocks of {units}; "
-                    "choose units that divide every layer"
-                )
+            check_blocks("indian-buffet", "outputs", len(weight), together)
             mask = Mask(weight.detach(), together, temperature)
             mask.zeta.requires_grad_(kl > 0)  # without the divergence nothing depends on it
             parametrize.register_parametrization(layer, "weight", mask, unsafe=True)  # the check would draw

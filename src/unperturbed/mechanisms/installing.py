@@ -11,6 +11,8 @@ from torch.nn.utils import parametrize
 from unperturbed.models import HiddenLayerNet
 from unperturbed.records import Setting, SpecError
 
+MOST_NAMED = 5  # sizes of blocks that would fit
+
 
 def replace(network: nn.Module, kind: type[nn.Module], make: Callable[[nn.Module], nn.Module]) -> None:
     """Put ``make(layer)`` in the place of every layer of a kind, under the same name.
@@ -143,6 +145,25 @@ def agree_on_units(network: nn.Module, mechanism: str, units: int) -> None:
     for layer in having(network, "units"):
         if layer.units not in (1, units):  # alone in its block, nobody competes
             raise SpecError(f"{mechanism}: this network has blocks of {layer.units} units already, got units = {units}")
+
+
+def check_blocks(mechanism: str, what: str, count: int, units: int) -> None:
+    """Refuse a layer that blocks of this size do not fill.
+
+    Raises:
+        SpecError: a block would be short.
+
+    >>> check_blocks("winner-take-all", "channels", 6, 4)
+    Traceback (most recent call last):
+    unperturbed.records.SpecError: winner-take-all: 6 channels cannot be divided into blocks of 4; choose units that \
+divide every layer, this one: 2, 3, 6
+    """
+    if count % units:
+        fitting = [str(size) for size in range(2, count + 1) if count % size == 0][:MOST_NAMED]
+        raise SpecError(
+            f"{mechanism}: {count} {what} cannot be divided into blocks of {units}; "
+            f"choose units that divide every layer, this one: {', '.join(fitting) or 'none'}"
+        )
 
 
 def within(parameter: Tensor, lowest: float, highest: float) -> Tensor:
