@@ -22,8 +22,7 @@ prior), ``noise_injection`` (noise in proportion to the weights of a layer), and
 """
 
 import math
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
@@ -31,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from unperturbed.mechanisms.contract import DRAWS, Loss, Mechanism, Tools, Traits
-from unperturbed.mechanisms.installing import kept_weight, switch, weighted, within
+from unperturbed.mechanisms.installing import kept_weight, switch, switched, weighted, within
 from unperturbed.records import SpecError
 
 LOWEST_RHO = -7.0  # as in the authors' code
@@ -124,13 +123,8 @@ def gaussian_weights(
 
         return with_divergence
 
-    @contextmanager
-    def attacked(network: nn.Module) -> Generator[None]:
-        switch(network, GaussianWeight, active=deployed)
-        try:
-            yield
-        finally:
-            switch(network, GaussianWeight, active=True)
+    def attacked(network: nn.Module) -> AbstractContextManager[None]:
+        return switched(network, GaussianWeight, active=deployed)
 
     def finish(network: nn.Module) -> None:
         switch(network, GaussianWeight, active=deployed)

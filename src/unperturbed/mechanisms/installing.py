@@ -1,7 +1,8 @@
 """Layers of a network, exchanged in place or altered in a copy."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 
 import torch
@@ -176,6 +177,16 @@ def switch(network: nn.Module, kind: type[nn.Module], *, active: bool) -> None:
     for layer in network.modules():
         if isinstance(layer, kind):
             layer.active = active  # pyright: ignore[reportArgumentType] - a plain attribute
+
+
+@contextmanager
+def switched(network: nn.Module, kind: type[nn.Module], *, active: bool) -> Generator[None]:
+    """Have all layers of a kind on or off inside; afterwards they are on, as while training."""
+    switch(network, kind, active=active)
+    try:
+        yield
+    finally:
+        switch(network, kind, active=True)
 
 
 def having(network: nn.Module, attribute: str) -> list[nn.Module]:
