@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from unperturbed.examinations import EXAMINATIONS
-from unperturbed.mechanisms.noise_injection import Noise, switch
+from unperturbed.mechanisms.installing import switch
+from unperturbed.mechanisms.noise_injection import Noise
 
 noise_strength = EXAMINATIONS["noise-strength"]
 
@@ -34,7 +35,7 @@ def test_of_many_alphas_in_a_layer_the_mean_size_counts(deployed, values):
 @pytest.mark.parametrize("names", [(), ("randomised-smoothing",), ("noise-injection",)])
 def test_a_network_without_noise_has_no_measure(deployed, names):
     subject = deployed(*names)
-    switch(subject.network, active=False)
+    switch(subject.network, Noise, active=False)
     found = noise_strength(subject)
     assert list(found.measures) == []
     assert {name: array.shape for name, array in found.arrays.items()} == {"alpha": (0,), "layers": (0,)}

@@ -1,11 +1,16 @@
 """Examinations in a study: which networks undergo them, what stands beside, stopping, and claims about two attacks."""
 
+import io
+
+import numpy as np
 import pytest
 import torch
 
 from unperturbed import lab
 from unperturbed.ledger import Ledger
 from unperturbed.records import SpecError
+from unperturbed.report.gather import gather
+from unperturbed.report.overview import overview_rows
 from unperturbed.statistics import decide
 
 STUDY = """
@@ -101,6 +106,36 @@ def test_who_undergoes_an_examination(tmp_path):
     again, *tables = _run(study, tmp_path / "whole")
     assert (again.computed, again.reused) == (0, 2)
     assert tables == [curves, measurements]
+
+
+def test_what_survives_every_attack_is_about_the_same_test_images_in_the_same_order(tmp_path):
+    study = _study(tmp_path)
+    _run(study, tmp_path / "ledger")
+    with Ledger.open(tmp_path / "ledger") as ledger:
+        number = ledger.latest_run().id
+        content = gather(ledger, number)
+        labels = {
+            (label, place.condition, place.seed): np.load(io.BytesIO(ledger.read(stored)))["labels"]
+            for label in ("weak", "strong", "foreign")
+            for place, stored in ledger.artefacts(number, label)
+            if place.epoch == 2
+        }
+    assert {len(found) for found in labels.values()} == {60, 30}
+    for found in labels.values():
+        assert found.tolist() == labels["strong", "plain", 0][: len(found)].tolist()
+    accuracy = {(m.attack, m.condition, m.seed): m.value for m in content.measurements if m.epoch == 2
+                and (m.attack, m.measure) in {("weak", "A_8_255"), ("strong", "A_8_255"), ("foreign", "A_eps")}}  # fmt: skip
+    survivors = {(each.label, each.condition, each.seed): each.images for each in content.survivors}
+    assert survivors.keys() == accuracy.keys()
+    for key, images in survivors.items():
+        assert images.mean() == pytest.approx(accuracy[key], rel=1e-12)
+    for row in (row for row in overview_rows(content) if row["kind"] == "worst"):
+        left = [
+            (survivors["weak", row["condition"], seed] & survivors["strong", row["condition"], seed]).mean()
+            for seed in (0, 1, 2)
+        ]
+        assert (row["images"], row["n"]) == (60, 3)  # the transfer is of two seeds only
+        assert row["mean"] == pytest.approx(np.mean(left), rel=1e-12)
 
 
 def test_a_network_that_stands_beside_is_trained_where_it_is_not_there(tmp_path):

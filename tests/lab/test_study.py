@@ -410,11 +410,33 @@ def test_conditions_name_mechanisms_and_attacks_go_through_what_a_network_has():
     assert not kept["pgd-training", "pgd-adaptive"]
 
 
+def test_the_whole_variational_loss_is_weighted_by_the_images_of_cifar10_at_paper_scale_and_there_alone():
+    terms = {
+        trial.condition: {spec.name: spec.settings["kl"] for spec in trial.mechanisms if spec.settings.get("kl")}
+        for trial in lab.load("defences", scale="paper").trials
+    }
+    both = {"indian-buffet": 1 / 50_000, "winner-take-all": 1 / 50_000}
+    assert {name: found for name, found in terms.items() if found} == {
+        "winner-take-all-bayes": both,
+        "winner-take-all-gaussian": both | {"gaussian-weights": 1 / 50_000},
+    }
+    for scale in ("smoke", "laptop", "middle"):
+        assert not {trial.condition for trial in lab.load("defences", scale=scale).trials} & {
+            "winner-take-all-bayes",
+            "winner-take-all-gaussian",
+        }
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ('name = "trades"', 'name = "trade"', "There is no mechanism 'trade'.*Did you mean 'trades'"),
         ("attacked_temperature = 0.67", "attacked_temprature = 0.67", "has no setting 'attacked_temprature'"),
+        (
+            'winner-take-all", mode = "argmax"',
+            'winner-take-all", mode = "argmax", units = 4',
+            "winner-take-all: 6 channels cannot be divided into blocks of 4; .* this one: 2, 3, 6",
+        ),
         ("temperature = 0.67, mode", "temprature = 0.67, mode", "through 'temprature', which no layer of any network"),
     ],
 )

@@ -13,6 +13,7 @@ from unperturbed.measures.certificates import (
     largest_radius,
 )
 from unperturbed.records import SpecError
+from unperturbed.tensors.streams import generator
 
 
 def _linear(weight, bias):
@@ -69,6 +70,38 @@ def test_no_point_within_the_radius_gets_another_answer(sigma):
             near = np.linspace(centre - radius, centre + radius, 201)
             inside = norm.cdf((high - near) / sigma) - norm.cdf((low - near) / sigma)
             assert ((inside > 0.5) == predicted).all()
+
+
+def test_no_attack_on_the_smoothed_classifier_succeeds_within_the_radius_and_farther_out_it_does():
+    """A network with one hidden layer; ascent on the mean over draws, judged by votes of fresh ones."""
+    sigma, random = 0.25, generator("certificates")
+    first, second = 4 * torch.randn(12, 16, generator=random), torch.randn(16, generator=random)
+    images = torch.rand(24, 3, 2, 2, generator=random)
+    noise = sigma * torch.randn(2000, 3, 2, 2, generator=random)
+    fresh = sigma * torch.randn(20_000, 3, 2, 2, generator=random)
+
+    def margin(images):
+        return torch.tanh((images.flatten(1) - 0.5) @ first) @ second
+
+    found = certify(lambda images: torch.stack([margin(images), -margin(images)], dim=1), images, sigma=sigma, n=2000)
+    assert (found.predicted >= 0).sum() > 15
+    votes: dict[float, list[float]] = {1.0: [], 4.0: []}  # for what was certified, by multiples of the radius
+    for image, predicted, radius in zip(images, found.predicted, found.radius, strict=True):
+        if predicted < 0:
+            continue
+        sign = 1 - 2 * predicted
+        for times, shares in votes.items():
+            change = torch.zeros_like(image)
+            for _ in range(40):
+                moved = (image + change).requires_grad_()
+                mean = torch.sigmoid(5 * sign * margin(moved + noise)).mean()
+                (gradient,) = torch.autograd.grad(mean, moved)
+                change = change - 0.2 * times * radius * gradient / gradient.norm()
+                change = change * min(1.0, times * radius / change.norm().item())
+            shares.append((sign * margin(image + change + fresh) > 0).double().mean().item())
+    error = 4 * 0.5 / len(fresh) ** 0.5
+    assert min(votes[1.0]) > 0.5 - error
+    assert sum(share < 0.5 - error for share in votes[4.0]) > len(votes[4.0]) / 2
 
 
 def test_the_radius_grows_with_the_count_and_is_zero_where_the_bound_is_no_majority():

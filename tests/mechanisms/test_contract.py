@@ -24,6 +24,8 @@ from unperturbed.training import Codes, begin, choose_vectorised, train
 RECIPE = Recipe(epochs=2, batch_size=65, learning_rate=0.01)
 CASES = {name: Spec(name=name) for name in MECHANISMS} | {  # by default, and with what the defaults leave out
     "masks with their prior": Spec(name="indian-buffet", settings={"kl": 1e-3}),
+    "weights with their prior": Spec(name="gaussian-weights", settings={"kl": 1e-3}),
+    "weights drawn when deployed": Spec(name="gaussian-weights", settings={"deviation": 0.1, "deployed": True}),
     "winners with their divergence": Spec(name="winner-take-all", settings={"kl": 1e-3, "draws": 3}),
     "rectifiers with noise": Spec(name="winner-take-all", settings={"mode": "relu-noise"}),
     "noise in front of layers": Spec(name="noise-injection", settings={"where": "block-input"}),
@@ -315,6 +317,7 @@ def test_every_file_of_the_folder_is_listed():
         "trades",
         "label-smoothing",
         "indian-buffet",
+        "gaussian-weights",
         "dropout",
         "weight-penalty",
         "jacobian-regularisation",

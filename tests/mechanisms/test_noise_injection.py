@@ -1,11 +1,15 @@
+from itertools import pairwise
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import nn
 
 from unperturbed import mechanisms, models
+from unperturbed.data import load
 from unperturbed.mechanisms import NOTHING, Tools
-from unperturbed.mechanisms.noise_injection import Noise, half_adversarial, noise_injection, switch
+from unperturbed.mechanisms.installing import switch
+from unperturbed.mechanisms.noise_injection import Noise, half_adversarial, noise_injection
 from unperturbed.records import Recipe, Spec, SpecError
 from unperturbed.tensors.streams import generator, undisturbed
 from unperturbed.training import begin, train
@@ -70,7 +74,7 @@ def test_noise_is_drawn_in_every_pass_until_it_is_switched_off(where):
             with undisturbed("seeded"):
                 answers.append(network(images))
         assert torch.equal(*answers)
-    switch(network, active=False)
+    switch(network, Noise, active=False)
     torch.testing.assert_close(network(images), plain, rtol=0, atol=0)
 
 
@@ -125,11 +129,11 @@ def test_two_places_compose_and_each_keeps_its_own_alphas():
         counts[str(order)] = sum(isinstance(layer, Noise) for layer in network.modules())
         images = torch.rand(4, 3, 32, 32, generator=generator("images"))
         for layers in (network.conv1, network.relu1):
-            switch(network, active=False)
+            switch(network, Noise, active=False)
             still = network(images)
-            switch(layers, active=True)
+            switch(layers, Noise, active=True)
             assert not torch.equal(network(images), still)
-        switch(network, active=True)
+        switch(network, Noise, active=True)
         network(images).sum().backward()
         assert all(layer.alpha.grad is not None for layer in network.modules() if isinstance(layer, Noise))
     assert set(counts.values()) == {5 + 4}
@@ -208,6 +212,34 @@ def test_alpha_does_not_decay_and_weights_do(black):
     # A black image has no deviation, so that alpha has no gradient; nor have the first weights. The rate is divided by 10.
     assert after.weights["input_noise.alpha"].item() == 0.25
     torch.testing.assert_close(after.weights["conv1.weight"], before.weights["conv1.weight"] * (1 - 0.01 * 0.5))
+
+
+def test_alpha_is_not_clipped_and_its_sign_means_nothing():
+    value = torch.linspace(-3, 5, 200)
+    noise = Noise((1,), 0.25, learned=True)
+    drawn = []
+    for alpha in (0.25, -0.25, 3.0):
+        with torch.no_grad(), undisturbed("noise"):
+            noise.alpha.fill_(alpha)
+            drawn.append(noise(value) - value)
+    torch.testing.assert_close(drawn[1], -drawn[0], rtol=1e-4, atol=1e-6)  # of adding to the value
+    torch.testing.assert_close(drawn[2], 12 * drawn[0], rtol=1e-4, atol=1e-5)
+
+
+def test_without_adversarial_training_noise_is_unlearned_epoch_by_epoch():
+    digits = load(Spec(name="digits")).train
+    mechanism = noise_injection()
+    network = models.build(Spec(name="lenet"), generator("weights", 0))
+    mechanism.install(network)
+    states = [begin(network)]
+    recipe = Recipe(epochs=5, batch_size=25, learning_rate=0.02)
+    strengths = [0.25]
+    for epoch in range(1, 6):
+        states = train(network, states, digits, recipe, seeds=[0], until=epoch, mechanism=mechanism)
+        alphas = [value.abs().mean() for name, value in states[0].weights.items() if name.endswith("alpha")]
+        strengths.append(torch.stack(alphas).mean().item())
+    assert all(later < before for before, later in pairwise(strengths))
+    assert strengths[-1] < 0.2
 
 
 def test_granularities_of_activations_are_refused():

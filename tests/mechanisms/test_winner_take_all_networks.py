@@ -140,5 +140,8 @@ def test_draws_of_winners_and_of_noisy_images_average_once_each():
 
 def test_widths_that_units_do_not_divide_are_one_line():
     _, network = _network(units=3)
-    with pytest.raises(SpecError, match="16 channels cannot be divided into blocks of 3; choose units that divide"):
+    with pytest.raises(
+        SpecError,
+        match=r"16 channels cannot be divided into blocks of 3; choose .* every layer, this one: 2, 4, 8, 16$",
+    ):
         network(IMAGES)

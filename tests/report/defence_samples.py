@@ -20,7 +20,7 @@ from unperturbed.records import (
     Trial,
 )
 from unperturbed.report.confidence import counted
-from unperturbed.report.content import Confidence, Content, Picture, Shown
+from unperturbed.report.content import Confidence, Content, Picture, Shown, Survivors
 from unperturbed.statistics import decide
 
 EIGHT = 8 / 255
@@ -34,6 +34,7 @@ CONTROLS = ("noise-fixed", "half-adversarial", "winner-take-all-argmax")
 SMOOTHED = ("noise-augmentation", "noise-injection")
 EASE = {"pgd-source": 3.0, "fgsm": 1.6, "pgd": 1.1, "pgd-eot": 1.0, "carlini-wagner": 0.9, "uniform-noise": 8.0,
         "doubts": 0.95, "autoattack": 0.93, "transfer-2": 2.0}  # fmt: skip
+WITHIN_EIGHT = ("pgd-source", "fgsm", "pgd", "pgd-eot", "uniform-noise", "autoattack", "doubts")
 IMAGES = {"pgd-eot": 60, "pgd": 60, "autoattack": 20, "audit": 50}
 LAST = 15
 
@@ -79,6 +80,12 @@ def left(condition: str, seed: int, label: str, eps: float) -> float:
     ease = EASE[label]
     half = STRENGTH[condition] * unit * ease * (1 + random.Random(f"{seed} {condition}").gauss(0, 0.08))
     return clean(condition, seed) * 0.5 ** ((eps / half) ** 2)
+
+
+def standing(condition: str, seed: int, label: str, images: int) -> np.ndarray:
+    """Which images an attack leaves: as many as it should, but of each attack other ones."""
+    order = np.random.default_rng([len(condition), seed, len(label)]).permutation(images)
+    return order < round(left(condition, seed, label, EIGHT) * images)
 
 
 def certified(condition: str, seed: int, radius: float) -> float:
@@ -140,7 +147,7 @@ def make_defences(*, seeds: int = 3, architectures=("lenet",), comparable: bool 
         trials=trials, claims=claims, published=published, comparable=comparable,
         classes={condition: tuple(f"photograph {n}" for n in range(10)) for condition in conditions},
     )  # fmt: skip
-    curves, measurements, costs, pictures, confidences = [], [], [], [], []
+    curves, measurements, costs, pictures, confidences, survivors = [], [], [], [], [], []
     for trial in trials:
         for seed in trial.seeds:
             place = (trial.architecture, trial.condition, seed, LAST)
@@ -153,11 +160,14 @@ def make_defences(*, seeds: int = 3, architectures=("lenet",), comparable: bool 
                     Measurement(*place, label, measure, value, *UNITS.get(measure, ("fraction", "higher")), images)
                     for measure, value in found["measures"].items()
                 ]
+                if label in WITHIN_EIGHT:
+                    survivors.append(Survivors(*place[:2], label, *place[2:], standing(*place[1:3], label, images)))
         pictures += pictured(trial, size)
         confidences.append(certainty(trial))
     return Content(
         study=study, curves=curves, measurements=measurements, costs=costs, decisions=decide(study, measurements),
         pictures=tuple(sorted(pictures, key=lambda picture: picture.attack)), confidences=tuple(confidences),
+        survivors=tuple(survivors),
         versions={"unperturbed": "0.1.0"}, command="unperturbed run defences", seconds=123.4,
         created="2025-01-02 03:04 UTC",
     )  # fmt: skip

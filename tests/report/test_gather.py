@@ -10,6 +10,7 @@ from unperturbed.records import AttackStage, ExaminationStage, TrainingStage
 from unperturbed.report.confidence import counted
 from unperturbed.report.content import Picture, Shown
 from unperturbed.report.gather import fitting, gather, pictured
+from unperturbed.report.overview import overview_rows
 
 
 def packed(**arrays):
@@ -48,11 +49,38 @@ def gathered(make_defences, tmp_path_factory):
                     stage = AttackStage(
                         revision=1, attack=plan.attack, eps=plan.eps, images=40, through=plan.through, weights=weights
                     )
-                    stages.append((label, stage, packed(**attacked(plan.eps))))
+                    critical = broken_at(trial.condition, seed, label)
+                    stages.append((label, stage, packed(**attacked(plan.eps), critical_eps=critical)))
+                plan = trial.examinations["autoattack"]
+                random = trial.condition == "noise-augmentation"
+                stage = ExaminationStage(
+                    revision=1, examination=plan.examination, images=20, random=random, weights=weights
+                )
+                stages.append(("autoattack", stage, packed(robust=broken_at(trial.condition, seed, "aa")[:20] > 0.01)))
                 for label, stage, content in stages:
-                    recorded = ledger.record(stage, content, suffix=".npz", seconds=1.0, device="cpu", versions={})
+                    measures = MEASURES.get(label, ())
+                    if label == "autoattack" and random:
+                        measures = (*measures, ("A_eps_drawn", 0.4, "fraction", "higher", 20))
+                    recorded = ledger.record(
+                        stage, content, suffix=".npz", measures=measures, seconds=1.0, device="cpu", versions={}
+                    )
                     ledger.place(run, recorded.stage, trial.architecture, trial.condition, seed, 15, label)
         yield gather(ledger, run)
+
+
+AT_EIGHT = (("A_8_255", 0.5, "fraction", "higher", 40),)
+MEASURES = {
+    "fgsm": AT_EIGHT,
+    "pgd": AT_EIGHT,
+    "pgd-eot": AT_EIGHT,
+    "autoattack": (("A_eps", 0.5, "fraction", "higher", 20),),
+}
+
+
+def broken_at(condition, seed, label):
+    """The smallest eps that broke each image: before, at and after 8/255, or none."""
+    rng = np.random.default_rng([len(condition), seed, len(label)])
+    return rng.choice([0.0, 4 / 255, 8 / 255, 8 / 255 + 1e-9, 0.0315, 16 / 255, np.inf], 40)
 
 
 def attacked(eps):
@@ -75,6 +103,31 @@ def test_probabilities_come_from_the_first_seed_that_was_examined(gathered):
         every, correct, bins = counted(probabilities(found.seed), LABELS)
         assert (found.every, found.correct, found.bins) == (every, correct, bins)
         assert sum(every) == 400
+
+
+def test_what_survives_within_8_255_is_known_image_by_image_of_every_network(gathered):
+    found = {(each.condition, each.seed, each.label): each.images for each in gathered.survivors}
+    attacks = ("fgsm", "pgd", "pgd-eot")
+    networks = [(condition, seed) for condition in ("regular", "noise-augmentation") for seed in (0, 1, 2)]
+    expected = {(*network, label) for network in networks for label in attacks}
+    assert found.keys() == expected | {("regular", seed, "autoattack") for seed in (0, 1, 2)}
+    for condition, seed, label in expected:
+        critical = broken_at(condition, seed, label)
+        assert found[condition, seed, label].tolist() == [bool(eps > 0.0314) for eps in critical]
+    assert found["regular", 0, "autoattack"].tolist() == (broken_at("regular", 0, "aa")[:20] > 0.01).tolist()
+
+
+def test_the_worst_is_over_the_images_that_all_attacks_of_a_network_had(gathered):
+    rows = {row["condition"]: row for row in overview_rows(gathered) if row["kind"] == "worst"}
+    for condition, images in (("regular", 20), ("noise-augmentation", 40)):
+        left = []
+        for seed in (0, 1, 2):
+            standing = [broken_at(condition, seed, label) > 0.0314 for label in ("fgsm", "pgd", "pgd-eot")]
+            if condition == "regular":  # the other one is random, and AutoAttack decides about that by one draw
+                standing.append(broken_at(condition, seed, "aa")[:20] > 0.01)
+            left.append(np.mean([all(marks) for marks in zip(*(each[:images] for each in standing), strict=True)]))
+        assert (rows[condition]["images"], rows[condition]["n"]) == (images, 3)
+        assert rows[condition]["mean"] == pytest.approx(np.mean(left), rel=1e-12)
 
 
 def test_one_attack_of_each_function_is_pictured_for_pgd_the_one_that_claims_are_about(gathered, content):

@@ -341,6 +341,64 @@ def test_degenerate_samples_decide_nothing_but_show_their_effect(left, right, re
         assert (claim.decisive.power is None) == (len(left) == 1)
 
 
+@pytest.mark.parametrize(
+    ("n", "alpha", "verdict"),
+    [
+        (2, 0.05, "undecided"),
+        (4, 0.05, "undecided"),
+        (5, 0.05, "supported"),
+        (5, 0.01, "undecided"),
+        (7, 0.01, "supported"),
+    ],
+)
+@pytest.mark.parametrize("value", [0.0, 0.1 + 0.2])
+def test_seeds_that_are_all_equal_support_no_difference_if_there_are_enough_of_them(n, alpha, verdict, value):
+    cells = {
+        "lenet/a": {1: [value, 0.5][:n] + [0.4] * (n - 2)},
+        "lenet/b": {1: [round(value, 3), 0.5][:n] + [0.4] * (n - 2)},
+    }
+    decisions = decide(study((contrast("lenet/a", "lenet/b", "none"),)), measured(cells), alpha=alpha)
+    (claim,) = decisions.claims
+    assert claim.verdict == verdict
+    enough = 5 if alpha == 0.05 else 7
+    assert 0.5**enough < alpha <= 0.5 ** (enough - 1)
+    more = "" if verdict == "supported" else f", and {enough} equal ones would show the absence of a difference"
+    assert claim.reason == f"lenet a vs b at epoch 1: equal at all {n} seeds: a t test is not defined{more}"
+    assert (claim.effect, claim.interval, claim.p, claim.n) == (pytest.approx(0, abs=1e-15), None, None, n)
+    assert f"that they do not differ is then supported by {enough} seeds or more" in decisions.rule
+
+
+@pytest.mark.parametrize("expect", ["greater", "less"])
+def test_seeds_that_are_all_equal_support_no_direction(expect):
+    claim = verdict((contrast("lenet/a", "lenet/b", expect),), {"lenet/a": {1: [0.2] * 9}, "lenet/b": {1: [0.2] * 9}})
+    assert (claim.verdict, claim.reason) == (
+        "undecided",
+        "lenet a vs b at epoch 1: equal at all 9 seeds: a t test is not defined",
+    )
+
+
+def test_one_seed_that_differs_asks_for_an_interval_again():
+    almost = [0.2] * 9 + [0.9]
+    claim = verdict((contrast("lenet/a", "lenet/b", "none"),), {"lenet/a": {1: [0.2] * 10}, "lenet/b": {1: almost}})
+    assert claim.verdict == "undecided"
+    assert claim.interval is not None
+
+
+def test_the_same_difference_at_every_seed_supports_nothing():
+    for gap in (1e-3, 1e-6):
+        left = [0.2, 0.3, 0.4, 0.5, 0.6]
+        cells = {"lenet/a": {1: left}, "lenet/b": {1: [value + gap for value in left]}}
+        claim = verdict((contrast("lenet/a", "lenet/b", "none"),), cells)
+        assert (claim.verdict, claim.interval) == ("undecided", None)
+        assert claim.reason.endswith("the 5 seeds do not differ at all: a t test is not defined")
+
+
+def test_networks_without_common_seeds_are_not_equal_seed_by_seed():
+    unpaired = contrast("lenet/a", "resnet/a", "none", paired=False)
+    claim = verdict((unpaired,), {"lenet/a": {1: [0.2] * 9}, "resnet/a": {1: [0.2] * 9}})
+    assert claim.verdict == "undecided"
+
+
 def test_an_undefined_test_keeps_its_place_in_the_family():
     cells = {**CELLS, "resnet/a": {1: np.full(5, 0.5)}, "resnet/b": {1: np.full(5, 0.1)}}
     claim = verdict(CONJUNCTION, cells)

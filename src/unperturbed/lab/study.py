@@ -8,10 +8,12 @@ line may replace.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from unperturbed import attacks as attack_family
@@ -135,6 +137,7 @@ def _trials(
         defence = mechanism_family.build(defences)
         network = outline(model)
         defence.install(network)
+        _pass(network)
         if changes.pretraining_epochs is not None and not 1 <= changes.pretraining_epochs <= recipe.epochs:
             raise SpecError(
                 f"--pretraining-epochs must lie between 1 and {recipe.epochs}, got {changes.pretraining_epochs}."
@@ -155,6 +158,18 @@ def _trials(
             attacks={name: _on(plan, network, random=defence.traits.random) for name, plan in attacks.items()},
             seeds=tuple(range(seeds)),
         )
+
+
+def _pass(network: nn.Module) -> None:
+    """Let images without content pass an outline, so that what does not fit a layer is refused before any training.
+
+    What cannot be computed without content shows when a network with weights is trained.
+
+    Raises:
+        SpecError: a layer does not fit.
+    """
+    with suppress(NotImplementedError, RuntimeError), torch.no_grad():
+        network.to("meta").eval()(torch.empty(2, 3, 32, 32, device="meta"))
 
 
 def _applies(claim: ClaimFile, settings: Mapping[str, Setting]) -> bool:

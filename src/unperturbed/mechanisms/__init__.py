@@ -16,6 +16,7 @@ from unperturbed.mechanisms.contract import (
 from unperturbed.mechanisms.dropout import dropout
 from unperturbed.mechanisms.eeg_cotraining import eeg_cotraining
 from unperturbed.mechanisms.fast_training import fast_training
+from unperturbed.mechanisms.gaussian_weights import gaussian_weights
 from unperturbed.mechanisms.indian_buffet import indian_buffet
 from unperturbed.mechanisms.jacobian_regularisation import jacobian_regularisation
 from unperturbed.mechanisms.krotov_hopfield import krotov_hopfield
@@ -63,6 +64,7 @@ MECHANISMS: dict[str, Callable[..., Mechanism]] = {
     "spatial-smoothing": spatial_smoothing,
     "winner-take-all": winner_take_all,
     "indian-buffet": indian_buffet,
+    "gaussian-weights": gaussian_weights,
     "dropout": dropout,
     "krotov-hopfield": krotov_hopfield,
     "random-features": random_features,

@@ -9,7 +9,7 @@ Matched control: ``noise_augmentation``, which moves images as far in a random d
 
 from torch import Tensor, nn
 
-from unperturbed.mechanisms.contract import ATTACKS, Loss, Mechanism, Tools
+from unperturbed.mechanisms.contract import ATTACKS, Loss, Mechanism, Tools, check_positive
 from unperturbed.records import SpecError
 
 EIGHT = 8 / 255
@@ -29,8 +29,9 @@ def adversarial_training(
             weights of small networks never leave chance at the full radius.
 
     Raises:
-        SpecError: ``warm_up`` lies outside 0 to 1.
+        SpecError: a ball, step or number of steps that is not above 0, ``warm_up`` outside 0 to 1.
     """
+    check_positive("adversarial-training", eps=eps, steps=steps, step_size=step_size)
     if not 0 <= warm_up <= 1:
         raise SpecError(f"adversarial-training: warm_up must lie between 0 and 1, got {warm_up:g}")
 

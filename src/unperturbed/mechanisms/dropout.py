@@ -8,14 +8,13 @@ It is a control itself, of ``noise_injection`` and ``winner_take_all``: chance b
 neither learned nor decided by competition. Matched control: ``rate=0``, which drops nothing.
 """
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 
 from unperturbed.mechanisms.contract import DRAWS, Mechanism, Traits
-from unperturbed.mechanisms.installing import behind
+from unperturbed.mechanisms.installing import behind, switch, switched
 from unperturbed.records import SpecError
 
 
@@ -53,22 +52,11 @@ def dropout(*, rate: float = 0.5, deployed: bool = False) -> Mechanism:
     def install(network: nn.Module) -> None:
         behind(network, nn.ReLU, "dropout", lambda: Dropout(rate))
 
-    @contextmanager
-    def attacked(network: nn.Module) -> Generator[None]:
-        _switch(network, active=deployed)
-        try:
-            yield
-        finally:
-            _switch(network, active=True)
+    def attacked(network: nn.Module) -> AbstractContextManager[None]:
+        return switched(network, Dropout, active=deployed)
 
     def finish(network: nn.Module) -> None:
-        _switch(network, active=deployed)
+        switch(network, Dropout, active=deployed)
 
     traits = Traits(random=deployed and rate > 0)
     return Mechanism(install=install, attacked=attacked, finish=finish, traits=traits, alone=DRAWS)
-
-
-def _switch(network: nn.Module, *, active: bool) -> None:
-    for layer in network.modules():
-        if isinstance(layer, Dropout):
-            layer.active = active

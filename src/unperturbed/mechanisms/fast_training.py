@@ -10,7 +10,8 @@ Matched control: ``adversarial_training`` with steps that reach the ball.
 import torch
 from torch import Tensor, nn
 
-from unperturbed.mechanisms.contract import ATTACKS, Loss, Mechanism, Tools
+from unperturbed.mechanisms.contract import ATTACKS, Loss, Mechanism, Tools, check_positive
+from unperturbed.records import SpecError
 
 GAP = 0.2
 
@@ -25,7 +26,13 @@ def fast_training(*, eps: float = 8 / 255, stride: float = 1.25, watch_every: in
         eps: radius of the Linf ball, as a fraction of full scale.
         stride: length of the step, as a multiple of ``eps``.
         watch_every: steps between two looks, each as dear as 10 gradients; 0: never.
+
+    Raises:
+        SpecError: a ball or step that is not above 0, a negative number of steps between looks.
     """
+    check_positive("fast-training", eps=eps, stride=stride)
+    if watch_every < 0:
+        raise SpecError(f"fast-training: watch_every must be at least 0, got {watch_every}")
 
     def install(network: nn.Module) -> None:
         network.register_buffer("overfitting", torch.zeros(3))

@@ -14,9 +14,10 @@ U channels in a convolution. Prior: :math:`z \sim \mathrm{Bernoulli}(\pi_b)`, :m
     + \log\frac{a b}{\alpha} - \frac{b - 1}{b},
 
 :math:`\pi` drawn anew at every step. When deployed, T is 0.01 and entries with :math:`\sigma(t) \le 0.01` are gone.
-Departs from the source: weights are points, without a Gaussian posterior and its divergence. The authors' code keeps
-the first term of KL_z only (``as_coded``). In a full layer the code of 2021 also multiplies sticks along the inputs,
-not the blocks, and lays a mask over units of different blocks; neither is repeated here.
+Departs from the source: the Gaussian posterior of the weights and its divergence are a mechanism of their own,
+``gaussian_weights``. The authors' code keeps the first term of KL_z only (``as_coded``). In a full layer the code of
+2021 also multiplies sticks along the inputs, not the blocks, and lays a mask over units of different blocks; neither is
+repeated here.
 In the nervous system: synapses are pruned; there activity decides, here a prior that makes later blocks less likely.
 Matched control: the same network without masks.
 """
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from unperturbed.mechanisms.contract import DRAWS, Loss, Mechanism, Tools, Traits, check_positive
-from unperturbed.mechanisms.installing import agree_on_units, kept_weight, weighted
+from unperturbed.mechanisms.installing import agree_on_units, check_blocks, kept_weight, weighted, within
 from unperturbed.records import SpecError
 from unperturbed.tensors.streams import generator
 
@@ -108,7 +109,7 @@ class Mask(nn.Module):
 
     def concentrations(self) -> tuple[Tensor, Tensor]:
         """Return a and b of the posterior of each stick."""
-        a, b = F.softplus(_within(self.zeta, LOWEST_ZETA, math.inf))
+        a, b = F.softplus(within(self.zeta, LOWEST_ZETA, math.inf))
         return a, b
 
     def divergence(self, concentration: float, *, as_coded: bool) -> Tensor:
@@ -122,7 +123,7 @@ class Mask(nn.Module):
         return masks.sum() + divergence_of_sticks(a, b, concentration).sum()
 
     def _logits(self) -> Tensor:
-        return _within(self.logits, self.lowest, HIGHEST_LOGIT)
+        return within(self.logits, self.lowest, HIGHEST_LOGIT)
 
 
 def indian_buffet(
@@ -173,11 +174,7 @@ def indian_buffet(
         for layer in layers:
             weight = kept_weight(layer)
             together = 1 if layer is layers[-1] else units
-            if len(weight) % together:
-                raise SpecError(
-                    f"indian-buffet: {len(weight)} outputs cannot be divided into blocks of {units}; "
-                    "choose units that divide every layer"
-                )
+            check_blocks("indian-buffet", "outputs", len(weight), together)
             mask = Mask(weight.detach(), together, temperature)
             mask.zeta.requires_grad_(kl > 0)  # without the divergence nothing depends on it
             parametrize.register_parametrization(layer, "weight", mask, unsafe=True)  # the check would draw
@@ -203,11 +200,6 @@ def indian_buffet(
 
 def _masks(network: nn.Module) -> list[Mask]:
     return [layer for layer in network.modules() if isinstance(layer, Mask)]
-
-
-def _within(parameter: Tensor, lowest: float, highest: float) -> Tensor:
-    """Return the parameter within limits; its gradient passes, so that it can come back."""
-    return parameter + (parameter.clamp(lowest, highest) - parameter).detach()
 
 
 def _fingerprint(weight: Tensor) -> str:

@@ -1,7 +1,8 @@
 """Layers of a network, exchanged in place or altered in a copy."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 
 import torch
@@ -10,6 +11,8 @@ from torch.nn.utils import parametrize
 
 from unperturbed.models import HiddenLayerNet
 from unperturbed.records import Setting, SpecError
+
+MOST_NAMED = 5  # sizes of blocks that would fit
 
 
 def replace(network: nn.Module, kind: type[nn.Module], make: Callable[[nn.Module], nn.Module]) -> None:
@@ -143,6 +146,47 @@ def agree_on_units(network: nn.Module, mechanism: str, units: int) -> None:
     for layer in having(network, "units"):
         if layer.units not in (1, units):  # alone in its block, nobody competes
             raise SpecError(f"{mechanism}: this network has blocks of {layer.units} units already, got units = {units}")
+
+
+def check_blocks(mechanism: str, what: str, count: int, units: int) -> None:
+    """Refuse a layer that blocks of this size do not fill.
+
+    Raises:
+        SpecError: a block would be short.
+
+    >>> check_blocks("winner-take-all", "channels", 6, 4)
+    Traceback (most recent call last):
+    unperturbed.records.SpecError: winner-take-all: 6 channels cannot be divided into blocks of 4; choose units that \
+divide every layer, this one: 2, 3, 6
+    """
+    if count % units:
+        fitting = [str(size) for size in range(2, count + 1) if count % size == 0][:MOST_NAMED]
+        raise SpecError(
+            f"{mechanism}: {count} {what} cannot be divided into blocks of {units}; "
+            f"choose units that divide every layer, this one: {', '.join(fitting) or 'none'}"
+        )
+
+
+def within(parameter: Tensor, lowest: float, highest: float) -> Tensor:
+    """Return the parameter within limits; its gradient passes, so that it can come back."""
+    return parameter + (parameter.clamp(lowest, highest) - parameter).detach()
+
+
+def switch(network: nn.Module, kind: type[nn.Module], *, active: bool) -> None:
+    """Turn all layers of a kind on or off, which have a switch of the name ``active``."""
+    for layer in network.modules():
+        if isinstance(layer, kind):
+            layer.active = active  # pyright: ignore[reportArgumentType] - a plain attribute
+
+
+@contextmanager
+def switched(network: nn.Module, kind: type[nn.Module], *, active: bool) -> Generator[None]:
+    """Have all layers of a kind on or off inside; afterwards they are on, as while training."""
+    switch(network, kind, active=active)
+    try:
+        yield
+    finally:
+        switch(network, kind, active=True)
 
 
 def having(network: nn.Module, attribute: str) -> list[nn.Module]:

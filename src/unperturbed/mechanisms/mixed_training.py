@@ -48,9 +48,9 @@ def mixed_training(
         sigma: standard deviation of the noise, above 0.
 
     Raises:
-        SpecError: a probability outside [0, 1], no such attack, or a sigma that is not above 0.
+        SpecError: a probability outside [0, 1], no such attack, or a size or number of steps that is not above 0.
     """
-    check_positive("mixed-training", sigma=sigma)
+    check_positive("mixed-training", sigma=sigma, eps=eps, steps=steps, step_size=step_size, cw_steps=cw_steps)
     chosen = attacks.split()
     unknown = [name for name in chosen if name not in BRANCHES[1:]]
     if unknown or not chosen or not 0 <= clean <= 1:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from unperturbed.mechanisms.contract import ATTACKS, DRAWS, Loss, Mechanism, Tools, Traits
+from unperturbed.mechanisms.contract import ATTACKS, DRAWS, Loss, Mechanism, Tools, Traits, check_positive
 from unperturbed.mechanisms.installing import behind, in_front, kept_weight, weighted
 from unperturbed.records import SpecError
 
@@ -106,8 +106,9 @@ def half_adversarial(
         clean_start: share of the training, from 0 to 1, that begins it on clean images only; 5/160 in the source.
 
     Raises:
-        SpecError: ``clean_start`` lies outside 0 to 1.
+        SpecError: a ball, step or number of steps that is not above 0, ``clean_start`` outside 0 to 1.
     """
+    check_positive("half-adversarial", eps=eps, steps=steps, step_size=step_size)
     if not 0 <= clean_start <= 1:
         raise SpecError(f"half-adversarial: clean_start must lie between 0 and 1, got {clean_start:g}")
 
@@ -127,13 +128,6 @@ def half_adversarial(
 def _answers(network: nn.Module, images: Tensor, tools: Tools) -> Tensor:
     with tools.attacking(network), torch.no_grad():
         return network(images).argmax(dim=1)
-
-
-def switch(network: nn.Module, *, active: bool) -> None:
-    """Turn all noise of a network on or off."""
-    for layer in network.modules():
-        if isinstance(layer, Noise):
-            layer.active = active
 
 
 def _shape(weight: Tensor, granularity: Granularity) -> tuple[int, ...]:

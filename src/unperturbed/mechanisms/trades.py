@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor, nn
 
-from unperturbed.mechanisms.contract import ATTACKS, Loss, Mechanism, Tools
+from unperturbed.mechanisms.contract import ATTACKS, Loss, Mechanism, Tools, check_positive
+from unperturbed.records import SpecError
 
 START = 0.001
 
@@ -23,7 +24,13 @@ def trades(*, beta: float = 6.0, eps: float = 0.031, steps: int = 10, step_size:
         eps: radius of the ball, as a fraction of full scale.
         steps: gradients per image and step of training.
         step_size: change of intensity per step.
+
+    Raises:
+        SpecError: a ball or step that is not above 0, a negative weight or number of steps.
     """
+    check_positive("trades", eps=eps, step_size=step_size)
+    if not beta >= 0 or steps < 0:
+        raise SpecError(f"trades: expected beta and steps of at least 0, got {beta:g} and {steps}")
 
     def objective(loss: Loss, tools: Tools) -> Loss:
         def traded(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unperturbed.mechanisms.contract import DRAWS, ONE_NETWORK, Loss, Mechanism, Tools, Traits, check_draws
-from unperturbed.mechanisms.installing import agree_on_units, averaged, replace, set_draws
+from unperturbed.mechanisms.installing import agree_on_units, averaged, check_blocks, replace, set_draws
 from unperturbed.records import SpecError
 
 Mode = Literal["sampled", "straight-through", "expected", "argmax", "relu-noise"]
@@ -52,11 +52,7 @@ class WinnerTakeAll(nn.Module):
 
     def forward(self, hidden: Float[Tensor, "batch channels ..."]) -> Float[Tensor, "batch channels ..."]:
         """Return the winners' activations; of losers, 0 or nearly so."""
-        if hidden.shape[1] % self.units:
-            raise SpecError(
-                f"winner-take-all: {hidden.shape[1]} channels cannot be divided into blocks of {self.units}; "
-                "choose units that divide every layer"
-            )
+        check_blocks("winner-take-all", "channels", hidden.shape[1], self.units)
         blocks = hidden.unflatten(1, (-1, self.units))
         if self.watched and self.training:
             log_q = F.log_softmax(blocks, dim=2)

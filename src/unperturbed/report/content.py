@@ -81,6 +81,22 @@ class Drawn:
 
 
 @dataclass(frozen=True)
+class Survivors:
+    """Which test images one network gets right after one attack or examination within 8/255 in the L-infinity ball.
+
+    ``images`` says it of the first test images in their order, so that those of two attacks are the same ones as far as
+    both go.
+    """
+
+    architecture: str
+    condition: str
+    label: str
+    seed: int
+    epoch: int
+    images: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class GainMap:
     """Where the prediction of EEG goes with a gain: the correlation over networks at each channel and time.
 
@@ -118,6 +134,7 @@ class Content:
         drawn: arrays of one network of each cell, of the examinations that are drawn.
         predictions: arrays of all last networks of each cell, of the examinations of how well EEG is predicted.
         maps: what goes with a gain, computed from these.
+        survivors: what attacks left of the images of each last network, where the overview takes them together.
         versions: name to version of what computed the results.
         command: the command line that made the report.
         seconds: wall time of that command.
@@ -134,6 +151,7 @@ class Content:
     drawn: tuple[Drawn, ...] = ()
     predictions: tuple[Drawn, ...] = ()
     maps: tuple[GainMap, ...] = ()
+    survivors: tuple[Survivors, ...] = ()
     versions: dict[str, Any] = field(default_factory=dict[str, Any])
     command: str = ""
     seconds: float = 0.0

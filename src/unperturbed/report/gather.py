@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unperturbed.ledger import Ledger, Placement, Stored
-from unperturbed.records import SpecError, Study
+from unperturbed.records import Measurement, SpecError, Study
 from unperturbed.report.confidence import counted
-from unperturbed.report.content import Confidence, Content, Drawn, Picture, Shown
+from unperturbed.report.content import Confidence, Content, Drawn, Picture, Shown, Survivors
 from unperturbed.report.eeg import PREDICTION, gain_maps
 from unperturbed.report.geometry import BOUNDARY, SPECTRUM
+from unperturbed.report.overview import EIGHT, SAME, deciding
 from unperturbed.report.similarity import SIMILARITY
 from unperturbed.statistics import decide
 
@@ -40,7 +41,7 @@ def gather(ledger: Ledger, run_id: int, *, seconds: float | None = None) -> Cont
     study = ledger.study(run_id)
     measurements = ledger.measurements(run_id)
     predictions = tuple(_predictions(ledger, run_id, study))
-    return Content(
+    content = Content(
         study=study,
         curves=ledger.curves(run_id),
         measurements=measurements,
@@ -58,6 +59,9 @@ def gather(ledger: Ledger, run_id: int, *, seconds: float | None = None) -> Cont
         seconds=(run.seconds or 0.0) if seconds is None else seconds,
         created=run.started,
     )
+    labels = dict.fromkeys(column.label for column in deciding(content))
+    found = (each for label in labels for each in _survivors(ledger, run_id, measurements, label))
+    return replace(content, survivors=tuple(found))
 
 
 def pictured(study: Study) -> list[str]:
@@ -143,6 +147,31 @@ def _predictions(ledger: Ledger, run_id: int, study: Study) -> list[Drawn]:
                 cell = (place.architecture, place.condition)
                 own.append(Drawn(*cell, label, PREDICTION, place.seed, place.epoch, arrays))
         found += sorted(own, key=lambda each: (*_order(study)(each), each.seed))
+    return found
+
+
+def _survivors(ledger: Ledger, run_id: int, measurements: Sequence[Measurement], label: str) -> list[Survivors]:
+    """Return which images each last network of each cell gets right after one attack or examination.
+
+    An attack, a transfer and an audit keep the smallest eps that broke an image, of a random network by the majority of
+    its draws. AutoAttack keeps whether an image stands; of a random network it decides that by one draw, with which it
+    stopped when it was lucky, so that nothing is returned.
+    """
+    lucky = {
+        (m.architecture, m.condition, m.seed, m.epoch)
+        for m in measurements
+        if (m.attack, m.measure) == (label, "A_eps_drawn")
+    }
+    found: list[Survivors] = []
+    for place, stored in _last(list(ledger.artefacts(run_id, label))):
+        arrays = _arrays(ledger, stored)
+        if "critical_eps" in arrays:
+            images = arrays["critical_eps"] > EIGHT + SAME
+        elif "robust" in arrays and (place.architecture, place.condition, place.seed, place.epoch) not in lucky:
+            images = arrays["robust"]
+        else:
+            continue
+        found.append(Survivors(place.architecture, place.condition, label, place.seed, place.epoch, images))
     return found
 
 

@@ -1,8 +1,10 @@
 """What is left: one row per condition, one column per attack and examination, and the worst of them all.
 
-Where a study puts the same networks to many attacks, the least accuracy says what a defence is worth. The column
-``worst`` is that minimum for each network, then the mean over seeds. It is a minimum of accuracies and not one taken
-image by image (which is lower or equal), because attacks may have been given different numbers of images.
+Where a study puts the same networks to many attacks, what survives all of them says what a defence is worth. The column
+``worst`` is the share of images that a network gets right after every attack within 8/255 in the L-infinity ball, taken
+image by image, then the mean over seeds. Attacks may have been given different numbers of images, always the first ones
+of the test set: it is about those that all of them had. It is at most the least accuracy on these images, and below it
+where attacks break different ones.
 """
 
 from __future__ import annotations
@@ -13,17 +15,19 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import NamedTuple
 
+import numpy as np
 from scipy import stats
 
 from unperturbed.records import Measurement, PublishedValue
 from unperturbed.report import tables
-from unperturbed.report.content import Content
+from unperturbed.report.content import Content, Survivors
 from unperturbed.report.numbers import MISSING, decimals, percent, radius, whole
 from unperturbed.report.views import Column, Line, Text, View, texts
 
 EIGHT = 8 / 255
 SAME = 1e-6  # radii that differ by less are the same
 FEW = 3  # attacks and examinations that need no overview
+UNCONFINED = "gaussian_noise"  # its eps is a scale and not the radius of a ball
 CONFIDENCE = 0.95
 ACCURACIES = ("A_8_255", "A_last", "A_eps")
 HEADLINES = ("A_eps", "average_certified_radius", "audit_verdict", "ece", "ms_per_image")  # of an examination
@@ -100,13 +104,25 @@ def within_eight(column: Asked) -> bool:
     )
 
 
+def deciding(content: Content) -> list[Asked]:
+    """Return the columns that the worst one is made of; none where there is no overview."""
+    if not worth_showing(content):
+        return []
+    plans = tables.attack_plans(content)
+    return [
+        column
+        for column in asked(content)
+        if within_eight(column) and not (column.label in plans and plans[column.label].attack.name == UNCONFINED)
+    ]
+
+
 def overview_rows(content: Content) -> list[tables.Row]:
     """Return one row per cell and column at the last epoch; none where there is nothing to compare.
 
     ``low`` and ``high`` are the 95 % interval of the mean over seeds (Student's t; of a fraction, cut at 0 and 1);
-    ``worst`` is the worst value of a seed and ``worst_seeds`` how many have it; ``decided_by`` are the labels that were
-    the worst of a network, the most frequent first. ``published_mean`` is the printed value of the same cell, label
-    and measure, of the same epoch or else of the last one printed, whether or not the study is comparable.
+    ``worst`` is the worst value of a seed and ``worst_seeds`` how many have it; ``decided_by`` are the labels that
+    leave the fewest images of a network, the most frequent first. ``published_mean`` is the printed value of the same
+    cell, label and measure, of the same epoch or else of the last one printed, whether or not the study is comparable.
     """
     if not worth_showing(content):
         return []
@@ -119,24 +135,24 @@ def overview_rows(content: Content) -> list[tables.Row]:
         values[key][m.seed] = m.value
         found[key] = m
         images[key] = min(m.n, images.get(key, m.n))
-    worst = [column for column in columns if within_eight(column)]
+    worst = deciding(content)
     rows: list[tables.Row] = []
     for cell in tables.cells(content):
         start = Asked("clean", start_of(content, cell, images), "f0")
         for column in [start, *columns]:
             key = (*cell, column.label, column.measure)
             some = found.get(key)
+            unit, better = (some.unit, some.better) if some else ("", "")
             rows.append(
                 described(content, cell, column)
-                | {"unit": some.unit if some else "", "better": some.better if some else "", "decided_by": ""}
-                | spread(values.get(key, {}).values(), some)
+                | {"unit": unit, "better": better, "decided_by": ""}
+                | spread(values.get(key, {}).values(), unit=unit, better=better)
                 | {"images": images.get(key)}
                 | printed(content, cell, column)
             )
         if len(worst) > 1:
-            own = [(*cell, column.label, column.measure) for column in worst]
-            least_of_all = least(content, cell, [key for key in own if key in found], values, found, images)
-            rows.insert(len(rows) - len(columns), least_of_all)  # beside the clean accuracy: what matters is in sight
+            # Beside the clean accuracy: what matters is in sight.
+            rows.insert(len(rows) - len(columns), least(content, cell, [column.label for column in worst]))
     return rows
 
 
@@ -165,35 +181,36 @@ def described(content: Content, cell: tuple[str, str], column: Asked) -> tables.
     }
 
 
-def least(
-    content: Content,
-    cell: tuple[str, str],
-    keys: list[tuple[str, str, str, str]],
-    values: dict[tuple[str, str, str, str], Values],
-    found: dict[tuple[str, str, str, str], Measurement],
-    images: dict[tuple[str, str, str, str], int],
-) -> tables.Row:
-    """Return the row of the smallest accuracy within 8/255: of each seed, then over seeds."""
-    by_seed: Values = {}
-    deciding: Counter[str] = Counter()
-    seeds = sorted({seed for key in keys for seed in values[key]})
-    keys = [key for key in keys if len(values[key]) == len(seeds)]  # or the seeds' minima were over unlike things
-    for seed in seeds:
-        had = [(values[key][seed], key[2]) for key in keys if math.isfinite(values[key].get(seed, math.nan))]
-        if had:
-            by_seed[seed] = min(had)[0]
-            deciding.update(label for value, label in had if value == by_seed[seed])
+def least(content: Content, cell: tuple[str, str], labels: list[str]) -> tables.Row:
+    """Return the row of what survives everything within 8/255: of each seed image by image, then over seeds.
+
+    Labels that only some seeds have are left out, or the seeds would stand for unlike things.
+    """
+    by_label: defaultdict[str, dict[int, Survivors]] = defaultdict(dict)
+    for found in content.survivors:
+        if (found.architecture, found.condition) == cell and found.label in labels:
+            by_label[found.label][found.seed] = found
+    seeds = sorted({seed for own in by_label.values() for seed in own})
+    everywhere = {label: own for label, own in by_label.items() if len(own) == len(seeds)}
+    shared = min((len(each.images) for own in everywhere.values() for each in own.values()), default=None)
+    left: list[float] = []
+    decided: Counter[str] = Counter()
+    for seed in seeds if everywhere else ():
+        standing = {label: own[seed].images[:shared] for label, own in everywhere.items()}
+        left.append(float(np.logical_and.reduce(list(standing.values())).mean()))
+        fewest = min(int(images.sum()) for images in standing.values())
+        decided.update(label for label, images in standing.items() if images.sum() == fewest)
     return (
         described(content, cell, Asked("worst", "", "A_8_255", "linf", EIGHT))
         | {"unit": "fraction", "better": "higher"}
-        | {"decided_by": ", ".join(label for label, _ in deciding.most_common())}
-        | spread(by_seed.values(), found[keys[0]] if keys else None)
-        | {"images": min((images[key] for key in keys), default=None)}
+        | {"decided_by": ", ".join(label for label, _ in decided.most_common())}
+        | spread(left, unit="fraction", better="higher")
+        | {"images": shared}
         | printed(content, cell, Asked("worst", "worst", "A_8_255"))
     )
 
 
-def spread(values: Iterable[float], some: Measurement | None) -> tables.Row:
+def spread(values: Iterable[float], *, unit: str, better: str) -> tables.Row:
     """Return mean, SD, interval and n over seeds, and the worst of them; a value that is not finite leaves no mean."""
     kept = list(values)
     row = tables.summary(kept)
@@ -204,9 +221,9 @@ def spread(values: Iterable[float], some: Measurement | None) -> tables.Row:
             "worst_seeds": 0,
         }
     low, high = t_interval(row["mean"], row["sd"], row["n"])
-    if some and some.unit == "fraction" and low is not None and high is not None:
+    if unit == "fraction" and low is not None and high is not None:
         low, high = max(low, 0.0), min(high, 1.0)
-    bad = row["lowest"] if some and some.better == "higher" else row["highest"]
+    bad = row["lowest"] if better == "higher" else row["highest"]
     return {
         "mean": row["mean"],
         "sd": row["sd"],
@@ -282,11 +299,11 @@ def head(rows: list[tables.Row], who: tuple[str, str, str]) -> Column:
     some, images = own[0], sorted({row["images"] for row in own if row["images"]})
     below = [SHORT.get(measure, "")]
     if kind == "worst":
-        below = [f"of all at {radius(EIGHT)}"]
+        below = [f"all at {radius(EIGHT)}, image by image"]
     elif some["eps"] is not None:
         below = [f"ε = {radius(some['eps'])}" + ("" if some["norm"] == "linf" else f", {some['norm']}")]
     counts = " to ".join(whole(count) for count in dict.fromkeys((images[0], images[-1]))) if images else ""
-    below += [f"{counts} images"] if counts and kind != "worst" and measure != "ms_per_image" else []
+    below += [f"{counts} images"] if counts and measure != "ms_per_image" else []
     title = label if label else {"clean": "clean", "worst": "worst"}[kind]
     return Column(title, "number", tuple(filter(None, below)))
 
@@ -353,10 +370,15 @@ def overview_note(content: Content, rows: list[tables.Row]) -> str:
         text += f" Of a random network the majority of {votes} draws decides about an image, clean and attacked."
     if any(row["kind"] == "worst" for row in rows):
         text += (
-            " Worst: for each network the smallest accuracy at 8/255 in the L∞ ball over all columns of that "
-            "radius that all seeds have, then the mean over seeds; columns with few images are coarse, and pull it "
-            "down by chance."
+            " Worst: the share of images that a network gets right after every attack and examination at 8/255 in the "
+            "L∞ ball that all its seeds have, image by image, then the mean over seeds; over the first test images, as "
+            "many as all of these were given."
         )
+        if votes > 1:
+            text += (
+                " Of a random network each of them decides with draws of its own, so that images near even chances are "
+                "lost to chance, too; its AutoAttack is no part of it, which counts an image as broken by one draw."
+            )
     if any(row["measure"] == "audit_verdict" for row in rows):
         text += " Verdict: that of the audit for the seed where it is worst."
     if any(row["published_mean"] is not None for row in rows):

@@ -9,6 +9,9 @@ The rule is `rule`'s text. Beside it:
 * "No difference" is supported by an interval, never by a large p alone (two one-sided tests, Schuirmann 1987, Journal
   of Pharmacokinetics and Biopharmaceutics 15, 657-680). A difference that is found, although smaller than the margin,
   leaves it undecided: the same numbers never support both "greater" and "no difference".
+* Equal numbers at every seed have no interval, and their spread of 0 is no measure of how certain they are: two
+  networks may be equal by chance where accuracies are coarse or at their floor. What n equal seeds do show is a sign
+  test: if at least half of all networks differed, n of them would all be equal with a chance of 2^-n at most.
 * An association is decided by its interval alone: of 5 conditions no p by permutation is below 1 / 120, and Holm's
   correction would leave nothing of a few such associations. Neither its interval nor its p is adjusted.
 """
@@ -40,7 +43,7 @@ class ClaimResult:
     says: str
     verdict: Outcome
     decisive: Row | Relation | None
-    reason: str  # what stands in the way of support; empty for a claim supported by all seeds
+    reason: str  # what stands in the way of support, or how else than by its interval it came; else empty
     rows: tuple[Row, ...]  # of its contrasts, primary rows first
     relations: tuple[Relation, ...] = ()  # of its associations
 
@@ -125,11 +128,13 @@ def rule(*, alpha: float = 0.05, margin: float = MARGIN) -> str:
         f"A claimed absence of difference is supported when the {1 - 2 * alpha:.0%} interval of the difference lies "
         f"inside -{margin:g} to {margin:g} and no difference is found (adjusted p not below {alpha:g}), contradicted "
         f"when a difference is found and that interval lies wholly beyond {margin:g} on one side, and undecided "
-        "otherwise. "
+        "otherwise. Where two cells are equal at every matched seed there is no interval; that they do not differ is "
+        f"then supported by {enough(alpha)} seeds or more: if half of all networks differed, n of them would all be "
+        f"equal with a chance of 2^-n, which is below {alpha:g} for so many. "
         "A claim is supported when all its primary contrasts are, contradicted when any of them is, and undecided "
-        "otherwise. A contrast that was not run, has fewer than two seeds or no spread among them supports and "
-        "contradicts nothing. The numbers shown for a claim are those of the weakest contrast that has its verdict, "
-        "the one with the largest adjusted p."
+        "otherwise. A contrast that was not run, has fewer than two seeds or, but for that, no spread among them "
+        "supports and contradicts nothing. The numbers shown for a claim are those of the weakest contrast that has "
+        "its verdict, the one with the largest adjusted p."
     )
 
 
@@ -216,17 +221,31 @@ def _whole_rule(study: Study, *, alpha: float, margin: float) -> str:
     return " ".join(parts)
 
 
+def enough(alpha: float) -> int:
+    """Return how many seeds must be equal to show that most networks are: the least n with 2^-n below alpha.
+
+    >>> enough(0.05), enough(0.01)
+    (5, 7)
+    """
+    return math.floor(-math.log2(alpha)) + 1
+
+
 def _decide_family(rows: Sequence[Row], *, alpha: float, margin: float) -> list[Row]:
     decided: list[Row] = []
     for row, p_adjusted in zip(rows, holm([row.p for row in rows]), strict=True):
         detected: Literal["greater", "less"] | None = None
         if p_adjusted < alpha:
             detected = "greater" if row.difference > 0 else "less"
-        decided.append(replace(row, p_adjusted=p_adjusted, detected=detected, outcome=_outcome(row, detected, margin)))
+        outcome, reason = _outcome(row, detected, alpha, margin), row.reason
+        if row.tied and row.expect == "none" and outcome == "undecided":
+            reason += f", and {enough(alpha)} equal ones would show the absence of a difference"
+        decided.append(replace(row, p_adjusted=p_adjusted, detected=detected, outcome=outcome, reason=reason))
     return decided
 
 
-def _outcome(row: Row, detected: Literal["greater", "less"] | None, margin: float) -> Outcome:
+def _outcome(row: Row, detected: Literal["greater", "less"] | None, alpha: float, margin: float) -> Outcome:
+    if row.equivalence is not None and row.tied:
+        return "supported" if row.n >= enough(alpha) else "undecided"
     if row.equivalence is None:
         if detected is None:
             return "undecided"

@@ -25,7 +25,7 @@ from unperturbed.statistics.effects import d_z, hedges_g
 from unperturbed.statistics.intervals import Interval, paired_bootstrap, unpaired_bootstrap
 from unperturbed.statistics.matching import matched
 from unperturbed.statistics.power import paired_power, unpaired_power
-from unperturbed.statistics.samples import sample, spread
+from unperturbed.statistics.samples import all_equal, sample, spread
 from unperturbed.statistics.significance import paired_t, sign_flip, welch, welch_from_summary
 from unperturbed.statistics.values import CellValues, SeedValues, Values, at
 
@@ -95,6 +95,7 @@ class Row:
     power: float | None  # None: nothing is published, or fewer than two seeds
     published: Published | None
     match: Match | None = None  # None: the right side is a cell, not a sweep
+    tied: bool = False  # equal at every matched seed, of which there are two at least
     reason: str = ""  # why nothing can be tested, or which seeds were left out
     p_adjusted: float = math.nan
     detected: Literal["greater", "less"] | None = None  # the direction found after correction
@@ -221,8 +222,11 @@ def _row(
     p_welch = welch(left, right).p
     p = paired_t(left, right).p if contrast.paired else p_welch
     n = min(left.size, right.size)
+    tied = contrast.paired and n > 1 and all_equal(left, right)
     if n < 2:
         remark = "; ".join(filter(None, [remark, "one seed only: nothing can be tested, run at least 2"]))
+    elif tied:
+        remark = "; ".join(filter(None, [remark, f"equal at all {n} seeds: a t test is not defined"]))
     elif math.isnan(p):
         remark = "; ".join(filter(None, [remark, f"the {n} seeds do not differ at all: a t test is not defined"]))
     return Row(
@@ -244,6 +248,7 @@ def _row(
         power=_power(published, left.size, right.size, contrast.paired, settings.alpha),
         published=published,
         match=Match(sweep.match, n, len(values[0])) if sweep else None,
+        tied=tied,
         reason=remark,
     )
 

@@ -42,6 +42,18 @@ def differences(left: ArrayLike, right: ArrayLike) -> tuple[NDArray[np.float64],
     return left - right, spread(left - right, scale=scale)
 
 
+def all_equal(left: NDArray[np.float64], right: NDArray[np.float64]) -> bool:
+    """Return whether two samples of one size are equal seed by seed, except for rounding.
+
+    >>> all_equal(np.array([0.1 + 0.2, 0.5]), np.array([0.3, 0.5]))
+    True
+    >>> all_equal(np.array([0.3, 0.5]), np.array([0.3, 0.6]))
+    False
+    """
+    scale = float(max(np.abs(left).max(), np.abs(right).max()))
+    return bool((np.abs(left - right) <= ROUNDING * scale).all())
+
+
 def spread(values: NDArray[np.float64], *, scale: float | None = None) -> float:
     """Return the standard deviation with ``n - 1`` degrees of freedom: NaN for one value, 0 for equal ones.
 
