@@ -264,7 +264,12 @@ class Association(Record):
 
 
 class Claim(Record):
-    """A published sentence that statistical tests decide; attack and measure are those of its contrasts."""
+    """A published sentence that statistical tests decide; attack and measure are those of its contrasts.
+
+    ``margin``, in the unit of the measure, is the largest difference that counts as none; ``None``: that of all claims.
+    """
+
+    later = ("margin",)
 
     id: str
     says: str
@@ -272,6 +277,7 @@ class Claim(Record):
     associations: tuple[Association, ...] = ()
     attack: str = "fgsm"
     measure: str = "R"
+    margin: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
 class PublishedValue(Record):

@@ -1,5 +1,8 @@
 """Co-training with EEG from the study file to its claims, in two worlds that differ in nothing but what EEG says."""
 
+import csv
+import io
+from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
 
@@ -11,8 +14,10 @@ from unperturbed.data import load, recorded_repetitions
 from unperturbed.lab import courses
 from unperturbed.ledger import Ledger
 from unperturbed.mechanisms.eeg_controls import Responses
-from unperturbed.records import Spec, SpecError
+from unperturbed.records import Measurement, Spec, SpecError
 from unperturbed.statistics import decide
+
+RESULTS = Path(__file__).parents[2] / "results" / "eeg-cotraining"
 
 STUDY = """
 title = "Tiny co-training (simulated)"
@@ -157,6 +162,45 @@ def test_the_built_in_study_says_simulated_and_compares_at_equal_seeds():
         (first,) = (contrast for contrast in decisive.contrasts if contrast.primary)
         assert (first.left.condition, first.right.condition, first.expect) == ("real", "shuffled", "greater")
         assert study.claims[0] == decisive
+
+
+@pytest.mark.parametrize(
+    ("folder", "world", "expected"),
+    [
+        ("simulated-robust-10-seeds", "robust", {"D": "supported"}),
+        ("simulated-robust-laptop", "robust", {"D": "supported"}),
+        ("simulated-none-8-seeds", "none", {"D": "undecided", "D0": "supported"}),
+    ],
+)
+def test_the_kept_results_have_the_known_answer_of_their_world(folder, world, expected):
+    """The decisive measure of each seed, as it is kept, through the claims as they are written today."""
+    study = lab.load("eeg-cotraining", changes=lab.Changes(settings={"world": world}))
+    text = (RESULTS / folder / "tables" / "seeds.csv").read_text(encoding="utf-8")
+    measurements = [
+        Measurement(
+            row["architecture"], row["condition"], int(row["seed"]), int(row["epoch"]), "gain-l2", "robustness_gain",
+            float(row["value"]), "", "higher", 30,
+        )
+        for row in csv.DictReader(io.StringIO(text))
+    ]  # fmt: skip
+    verdicts = {claim.id: claim for claim in decide(study, measurements).claims}
+    assert {name: claim.verdict for name, claim in verdicts.items() if name in ("D", "D0")} == expected
+    if world == "none":
+        (low, high), effect = verdicts["D0"].interval, verdicts["D0"].effect
+        assert effect == pytest.approx(-0.035, abs=5e-4)
+        assert -1 < low < 0 < high < 1
+
+
+def test_no_difference_is_claimed_where_the_simulated_eeg_says_nothing():
+    def claimed(scale, **settings):
+        study = lab.load("eeg-cotraining", scale=scale, changes=lab.Changes(settings=settings))
+        return {claim.id: claim.margin for claim in study.claims if claim.id in ("D", "D0", "F")}
+
+    for scale in ("smoke", "laptop", "long"):
+        assert claimed(scale) == claimed(scale, world="robust") == {"D": None}
+        assert claimed(scale, world="none") == {"D": None, "D0": 1.0}
+    assert claimed("faces-houses", world="none") == {"D": None, "F": None}  # the scale names other data
+    assert claimed("paper", world="none") == {"D": None}
 
 
 def test_conditions_share_one_data_set_but_for_other_brains_and_none():

@@ -61,7 +61,8 @@ def explanation(row: tables.Row, content: Content) -> tuple[str, ...]:
     pairs = {(row[side], row["measure"]) for side in ("attack", "left_attack", "right_attack") if row[side]}
     unlike = pairs and pairs != {(tables.main_attack(content), tables.main_measure(content))}
     other = f"{tables.name_of(row['measure'])} {under(content, row)}" if unlike else ""
-    return tuple(filter(None, (contrast, row["reason"], other)))
+    margin = "" if row["margin"] is None else f"no difference: none beyond {row['margin']:g}"
+    return tuple(filter(None, (contrast, row["reason"], other, margin)))
 
 
 def under(content: Content, row: tables.Row) -> str:
@@ -102,7 +103,7 @@ def contrasts_view(content: Content) -> View:
                         row["contrast"],
                         below=tuple(filter(None, ("" if row["primary"] else "secondary", row["reason"]))),
                     ),
-                    Text(row["expected"]),
+                    Text(row["expected"], below=() if row["margin"] is None else (f"beyond {row['margin']:g}",)),
                     Text(row["outcome"], badge=row["outcome"], below=(f"found: {row['detected']}",)),
                     Text(
                         with_spread(row["left_mean"], row["left_sd"]),

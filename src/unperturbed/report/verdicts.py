@@ -51,6 +51,7 @@ def claims_rows(content: Content) -> list[dict[str, Any]]:
                 "published_right": claim.published.right.mean if claim.published else None,
                 "published_epoch": claim.published.left.epoch if claim.published else None,
                 "published_p": tables.finite(claim.published.p) if claim.published else None,
+                "margin": claim.margin,
             }
         )
     return rows
@@ -106,6 +107,7 @@ def contrast_rows(content: Content) -> list[dict[str, Any]]:
                 "published_epoch": published.left.epoch if published else None,
                 "published_p": tables.finite(published.p) if published else None,
                 "reason": row.reason,
+                "margin": tables.finite(row.margin),
             }
         )
     return rows

@@ -41,6 +41,7 @@ class ClaimResult:
     verdict: Outcome
     decisive: Row | Relation | None
     reason: str  # what stands in the way of support; empty for a claim supported by all seeds
+    margin: float | None  # the largest difference that counts as none; ``None`` where a direction is claimed
     rows: tuple[Row, ...]  # of its contrasts, primary rows first
     relations: tuple[Relation, ...] = ()  # of its associations
 
@@ -87,6 +88,7 @@ class ClaimResult:
             "p": self.p,
             "p_adjusted": self.p_adjusted,
             "n": self.n,
+            "margin": self.margin,
             "published": None
             if published is None
             else {"left": _plain(published.left), "right": _plain(published.right), "p": _number(published.p)},
@@ -138,6 +140,7 @@ MATCHED = (
     "A sweep stands for the value that it has, at each seed, where it equals the other network in the matching measure "
     "(interpolated between two neighbours along it); a seed whose network lies beyond its ends is left out."
 )
+OWN_MARGINS = "A margin that a claim names takes the place of this one: {margins}."
 ASSOCIATED = (
     "An association is Spearman's correlation over all networks, partial where it has a control, and counts as a "
     "contrast of its claim. It is supported when its {confidence:.0%} interval, from resampling whole conditions, lies "
@@ -161,7 +164,8 @@ def decide(
         study: the claims, their contrasts and the published values.
         measurements: what was measured; rows of other measures or attacks than a claim's are no part of it.
         alpha: level of the tests after correction, in (0, 0.5); intervals have confidence 1 - alpha.
-        margin: largest difference that counts as none, in the unit of the claims' measure (R), above 0.
+        margin: largest difference that counts as none where a claim names no margin of its own, in the unit of its
+            measure (R), above 0.
         resamples: of each bootstrap interval.
         seed: of each bootstrap interval.
 
@@ -186,9 +190,11 @@ def decide(
             relation, gap = relate(claim, association, values, settings=settings)
             relations[claim.id] += [relation] if relation else []
             gaps[claim.id] += [gap] if gap and association.primary else []
+    margins = {claim.id: claim.margin or margin for claim in study.claims}
+    rows = [replace(row, margin=margins[row.claim]) if row.expect == "none" else row for row in rows]
     decided = [
-        *_decide_family([row for row in rows if row.primary], alpha=alpha, margin=margin),
-        *_decide_family([row for row in rows if not row.primary], alpha=alpha, margin=margin),
+        *_decide_family([row for row in rows if row.primary], alpha=alpha),
+        *_decide_family([row for row in rows if not row.primary], alpha=alpha),
     ]
     return Decisions(
         claims=tuple(
@@ -197,6 +203,7 @@ def decide(
                 tuple(row for row in decided if row.claim == claim.id),
                 tuple(relations[claim.id]),
                 gaps[claim.id],
+                margin=margins[claim.id],
             )
             for claim in study.claims
         ),
@@ -207,8 +214,10 @@ def decide(
 
 
 def _whole_rule(study: Study, *, alpha: float, margin: float) -> str:
-    """Return the rule, with what it says of matched contrasts and associations where the study has them."""
+    """Return the rule, with what it says of own margins, matched contrasts and associations where a study has them."""
     parts = [rule(alpha=alpha, margin=margin)]
+    if own := [f"{claim.margin:g} in {claim.measure} for {claim.id}" for claim in study.claims if claim.margin]:
+        parts.append(OWN_MARGINS.format(margins=", ".join(own)))
     if any(contrast.right.condition in study.sweeps for claim in study.claims for contrast in claim.contrasts):
         parts.append(MATCHED)
     if any(claim.associations for claim in study.claims):
@@ -216,22 +225,22 @@ def _whole_rule(study: Study, *, alpha: float, margin: float) -> str:
     return " ".join(parts)
 
 
-def _decide_family(rows: Sequence[Row], *, alpha: float, margin: float) -> list[Row]:
+def _decide_family(rows: Sequence[Row], *, alpha: float) -> list[Row]:
     decided: list[Row] = []
     for row, p_adjusted in zip(rows, holm([row.p for row in rows]), strict=True):
         detected: Literal["greater", "less"] | None = None
         if p_adjusted < alpha:
             detected = "greater" if row.difference > 0 else "less"
-        decided.append(replace(row, p_adjusted=p_adjusted, detected=detected, outcome=_outcome(row, detected, margin)))
+        decided.append(replace(row, p_adjusted=p_adjusted, detected=detected, outcome=_outcome(row, detected)))
     return decided
 
 
-def _outcome(row: Row, detected: Literal["greater", "less"] | None, margin: float) -> Outcome:
+def _outcome(row: Row, detected: Literal["greater", "less"] | None) -> Outcome:
     if row.equivalence is None:
         if detected is None:
             return "undecided"
         return "supported" if detected == row.expect else "contradicted"
-    low, high = row.equivalence
+    (low, high), margin = row.equivalence, row.margin
     if detected is None and -margin < low and high < margin:
         return "supported"
     if detected is not None and (low > margin or high < -margin):
@@ -239,7 +248,9 @@ def _outcome(row: Row, detected: Literal["greater", "less"] | None, margin: floa
     return "undecided"
 
 
-def _result(claim: Claim, rows: tuple[Row, ...], relations: tuple[Relation, ...], gaps: Sequence[str]) -> ClaimResult:
+def _result(
+    claim: Claim, rows: tuple[Row, ...], relations: tuple[Relation, ...], gaps: Sequence[str], *, margin: float
+) -> ClaimResult:
     primary = [part for part in (*rows, *relations) if part.primary]
     outcomes = {part.outcome for part in primary}
     verdict: Outcome = "undecided"
@@ -254,6 +265,7 @@ def _result(claim: Claim, rows: tuple[Row, ...], relations: tuple[Relation, ...]
         verdict=verdict,
         decisive=max(having or primary, key=_weakness, default=None),
         reason=_reason(primary, verdict, gaps),
+        margin=margin if any(contrast.expect == "none" for contrast in claim.contrasts) else None,
         rows=rows,
         relations=relations,
     )
@@ -287,8 +299,8 @@ def _shortfall(part: Row | Relation) -> str:
         return f"expected {words[part.association.expect]}, found {words[part.detected]}"
     if part.expect == "none" and part.outcome == "undecided":
         if part.detected is None:
-            return "no difference found, but one larger than the margin is not excluded"
-        return f"found {part.detected}, but not shown to be larger than the margin"
+            return f"no difference found, but one larger than the margin {part.margin:g} is not excluded"
+        return f"found {part.detected}, but not shown to be larger than the margin {part.margin:g}"
     return f"expected {words.get(part.expect, part.expect)}, found {words.get(part.detected, part.detected)}"
 
 
