@@ -109,7 +109,7 @@ class LearningStage(Record):
 class TrainingStage(Record):
     """The weights of one network after ``epoch`` epochs; ``start`` is the stage whose weights it began with."""
 
-    later = ("learned",)
+    later = ("learned", "weights_digest")
 
     kind: Literal["training"] = "training"
     revision: int
@@ -122,6 +122,7 @@ class TrainingStage(Record):
     epoch: int
     start: TrainingStage | None = None
     learned: LearningStage | None = None  # whose hidden weights it began with
+    weights_digest: str | None = None  # of the file of published weights that it began with, which the model names
 
 
 class AttackStage(Record):
@@ -175,6 +176,8 @@ class ExaminationPlan(Record):
 class Trial(Record):
     """One cell of a study: a network trained on one kind of images for one task, at matched seeds."""
 
+    later = ("weights_digest",)
+
     architecture: str
     condition: str
     model: Spec
@@ -187,6 +190,7 @@ class Trial(Record):
     attacks: dict[str, AttackPlan]
     examinations: dict[str, ExaminationPlan] = Field(default_factory=dict)
     seeds: tuple[int, ...]
+    weights_digest: str | None = None  # of the file of published weights that the model names, once it was read
 
 
 class Cell(Record):

@@ -42,7 +42,7 @@ def edited(tmp_path, old, new):
         (
             'name = "lenet" }',
             'name = "lenett" }',
-            "There is no model 'lenett'. There are: lenet, fully-connected, hidden-layer, resnet, wide-resnet. Did you mean 'lenet'?",
+            "There is no model 'lenett'. There are: lenet, fully-connected, hidden-layer, resnet, imagenet-resnet, wide-resnet. Did you mean 'lenet'?",
         ),
         (
             'digits = "digits"',
