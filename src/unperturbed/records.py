@@ -176,7 +176,7 @@ class ExaminationPlan(Record):
 class Trial(Record):
     """One cell of a study: a network trained on one kind of images for one task, at matched seeds."""
 
-    later = ("weights_digest",)
+    later = ("weights_digest", "subjects")
 
     architecture: str
     condition: str
@@ -191,6 +191,9 @@ class Trial(Record):
     examinations: dict[str, ExaminationPlan] = Field(default_factory=dict)
     seeds: tuple[int, ...]
     weights_digest: str | None = None  # of the file of published weights that the model names, once it was read
+    subjects: tuple[
+        str, ...
+    ] = ()  # whose responses belong to the network of each seed, where images were recorded with
 
 
 class Cell(Record):

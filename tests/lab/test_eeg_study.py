@@ -219,6 +219,17 @@ def test_conditions_share_one_data_set_but_for_other_brains_and_none():
     assert [plan.beside is None for plan in plans] == [trial.condition == "baseline" for trial in study.trials]
 
 
+def test_networks_of_all_conditions_share_the_subject_of_their_seed():
+    (people,) = {trial.subjects for trial in lab.load("eeg-cotraining").trials}
+    assert people == tuple(f"subject {number}" for number in range(1, 6))
+    few = lab.load("eeg-cotraining", changes=lab.Changes(settings={"subjects": 2}))
+    assert few.trials[0].subjects == tuple(f"subject {number}" for number in (1, 2, 1, 2, 1))
+    paper = lab.load("eeg-cotraining", scale="paper", changes=lab.Changes(settings={"subject": 7}))
+    assert {trial.subjects for trial in paper.trials} == {("subject 7",) * 5}
+    assert lab.load("defences").trials[0].subjects == ()
+    assert "subjects" not in lab.load("defences").trials[0].canonical()
+
+
 def test_scales_with_real_recordings_do_not_say_simulated():
     for scale, name in (("paper", "things-eeg2"), ("faces-houses", "faces-houses-eeg")):
         study = lab.load("eeg-cotraining", scale=scale)

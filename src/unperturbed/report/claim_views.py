@@ -126,7 +126,7 @@ def associations_view(content: Content) -> View | None:
     """Return the table of all associations, None where no claim has one that was measured."""
     columns = (
         Column("association", "words"), Column("expected"), Column("outcome"), Column(f"{RHO} [interval]", "number"),
-        Column("p", "number"), Column("networks", "number", ("of conditions",)),
+        Column("p", "number"), Column("networks", "number", ("of conditions", "and subjects")),
         Column("mixed effects", "number", ("slope [interval]", "p")),
         Column("Pearson", "number", ("p if independent",)),
     )  # fmt: skip
@@ -141,7 +141,7 @@ def associations_view(content: Content) -> View | None:
                 Text(row["outcome"], badge=row["outcome"], below=(f"found: {row['detected']}",)),
                 Text(signed(row["rho"]), below=(interval(row["low"], row["high"]),)),
                 Text(probability(row["p"])),
-                Text(whole(row["networks"]), below=(f"of {whole(row['conditions'])}",)),
+                Text(whole(row["networks"]), below=groups(row)),
                 slope(row),
                 Text(signed(row["pearson"], 2), below=(probability(row["p_pearson"]),)),
             )
@@ -149,6 +149,13 @@ def associations_view(content: Content) -> View | None:
         for row in verdicts.association_rows(content)
     ]
     return View(columns, lines) if lines else None
+
+
+def groups(row: tables.Row) -> tuple[str, ...]:
+    """Return of how many conditions the networks are and, where they have subjects, of how many of these."""
+    crossed = "" if row["resampled"] == "conditions" else ", resampled"
+    subjects = () if row["subjects"] is None else (f"{whole(row['subjects'])} subjects{crossed}",)
+    return (f"of {whole(row['conditions'])}", *subjects)
 
 
 def slope(row: tables.Row) -> Text:

@@ -25,6 +25,7 @@ from unperturbed.statistics.associations import Relation, relate
 from unperturbed.statistics.contrasts import Arm, Published, Row, Settings, measure
 from unperturbed.statistics.intervals import RESAMPLES, Interval
 from unperturbed.statistics.significance import holm
+from unperturbed.statistics.subjects import subjects_of
 from unperturbed.statistics.values import Values
 
 # A network that classifies every test image and not one perturbed image has R = 0.0208 on the published grid: less than
@@ -93,7 +94,9 @@ class ClaimResult:
             if published is None
             else {"left": _plain(published.left), "right": _plain(published.right), "p": _number(published.p)},
         }
-        return plain | ({"conditions": self.decisive.clusters} if isinstance(self.decisive, Relation) else {})
+        if isinstance(self.decisive, Relation):
+            plain |= {"conditions": self.decisive.clusters, "subjects": self.decisive.subjects}
+        return plain
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,10 @@ ASSOCIATED = (
     "on the expected side of 0, contradicted when it lies on the other side, and undecided otherwise. Neither the "
     "interval nor the p, from exchanging whole conditions, is adjusted for the number of associations."
 )
+CROSSED = (
+    "Where networks of several conditions share a subject, and there are at least 4 subjects, these are resampled as "
+    "well as conditions, so that an interval is about other subjects too."
+)
 
 
 def decide(
@@ -176,7 +183,7 @@ def decide(
         raise SpecError(f"alpha: expected a number between 0 and 0.5, got {alpha}; 0.05 is usual.")
     if not margin > 0:
         raise SpecError(f"margin: expected a difference above 0, got {margin}; for R, {MARGIN} is the default.")
-    values = Values(measurements)
+    values, subjects = Values(measurements), subjects_of(study)
     settings = Settings(alpha=alpha, resamples=resamples, seed=seed)
     rows: list[Row] = []
     relations: dict[str, list[Relation]] = {claim.id: [] for claim in study.claims}
@@ -187,7 +194,7 @@ def decide(
             rows += measured.rows
             gaps[claim.id] += measured.gaps if contrast.primary else ()
         for association in claim.associations:
-            relation, gap = relate(claim, association, values, settings=settings)
+            relation, gap = relate(claim, association, values, subjects, settings=settings)
             relations[claim.id] += [relation] if relation else []
             gaps[claim.id] += [gap] if gap and association.primary else []
     margins = {claim.id: claim.margin or margin for claim in study.claims}
@@ -222,6 +229,7 @@ def _whole_rule(study: Study, *, alpha: float, margin: float) -> str:
         parts.append(MATCHED)
     if any(claim.associations for claim in study.claims):
         parts.append(ASSOCIATED.format(confidence=1 - alpha))
+        parts += [CROSSED] if subjects_of(study) else []
     return " ".join(parts)
 
 
