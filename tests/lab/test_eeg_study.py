@@ -1,6 +1,7 @@
 """Co-training with EEG from the study file to its claims, in two worlds that differ in nothing but what EEG says."""
 
 import csv
+import inspect
 import io
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from unperturbed import lab
+from unperturbed.attacks import ATTACKS
 from unperturbed.data import load, recorded_repetitions
 from unperturbed.lab import courses
 from unperturbed.ledger import Ledger
@@ -217,6 +219,23 @@ def test_conditions_share_one_data_set_but_for_other_brains_and_none():
     assert kinds == set(get_args(Responses))
     plans = [trial.examinations["gain-l2"] for trial in study.trials]
     assert [plan.beside is None for plan in plans] == [trial.condition == "baseline" for trial in study.trials]
+
+
+def test_the_gain_is_measured_with_the_attacks_of_the_source():
+    """PGD-L2 with 50 steps, PGD-Linf with 40 (tests/examinations), C&W-L2 with Foolbox's parameters."""
+    plans = {
+        label: plan.examination.settings
+        for trial in lab.load("eeg-cotraining", scale="paper").trials
+        for label, plan in trial.examinations.items()
+        if plan.examination.name == "robustness-gain"
+    }
+    assert plans["gain-cw"] == {"form": "smallest", "norm": "l2", "attack": "carlini_wagner"}
+    assert {name: plans[name]["norm"] for name in ("gain-grid-l2", "gain-grid-linf")} == {
+        "gain-grid-l2": "l2", "gain-grid-linf": "linf",
+    }  # fmt: skip
+    defaults = {"binary_search_steps": 9, "steps": 10_000, "step_size": 0.01, "initial_const": 1e-3, "confidence": 0.0}
+    signature = inspect.signature(ATTACKS["carlini_wagner"]).parameters
+    assert {name: signature[name].default for name in defaults} == defaults
 
 
 def test_networks_of_all_conditions_share_the_subject_of_their_seed():

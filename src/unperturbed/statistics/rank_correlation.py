@@ -162,7 +162,7 @@ def resampled(
     fewest = min(members.shape[1] for members in populations)
     variance, centre = 0.0, math.nan
     for members in populations:
-        centre, *drawn = statistic(members, draws_of(members.shape[1], resamples, seed))
+        centre, *drawn = statistic(members, draws_of(members.shape[1], resamples, seed)).tolist()
         defined = np.array(drawn)[np.isfinite(drawn)]
         if fewest < FEWEST or math.isnan(centre) or defined.size < resamples / 2:
             return UNDEFINED
