@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from unperturbed import lab
-from unperturbed.lab import runner, weights
+from unperturbed.lab import courses, runner, weights
 from unperturbed.ledger import Ledger
 
 STUDY = Path(__file__).with_name("tiny.toml")
@@ -20,7 +20,7 @@ STUDY = Path(__file__).with_name("tiny.toml")
 def load_once() -> None:
     """Load the data before the forks, so that a child's life is the study and not the preparation."""
     _, datasets = runner.load_datasets(lab.load(str(STUDY)))
-    runner.load_data = lambda spec, **_: datasets[spec.canonical()]
+    courses.load_data = lambda spec, **_: datasets[spec.canonical()]
 
 
 def child(folder: str) -> None:

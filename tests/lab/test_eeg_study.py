@@ -277,7 +277,7 @@ def test_every_trial_knows_where_files_are_looked_for(tmp_path, monkeypatch):
     path = tmp_path / "tiny-eeg.toml"
     path.write_text(STUDY, encoding="utf-8")
     seen = []
-    monkeypatch.setattr(lab.runner, "run_trial", lambda _, station: seen.append(station) or 0)
+    monkeypatch.setattr(lab.pipeline, "run_trial", lambda _, station: seen.append(station) or 0)
     with Ledger.open(tmp_path) as ledger:
         lab.run(lab.load(str(path)), ledger, device=torch.device("cpu"), data_root=tmp_path, accept_inexact=True)
     assert {(station.data_root, station.accept_inexact) for station in seen} == {(tmp_path, True)}

@@ -27,6 +27,14 @@ AcceptInexact = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        help="Trials at once, each with its share of the threads; 1: one after another in this process. "
+        "Left out: as many as there are threads, on a CPU.",
+        metavar="N",
+    ),
+]
 RUNS = Path("runs")
 
 

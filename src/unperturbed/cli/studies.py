@@ -12,13 +12,13 @@ import typer
 from rich.table import Column, Table
 
 from unperturbed.cli import terminal
-from unperturbed.cli.options import RUNS, AsJson, Device, LedgerFolder, StudyChoice, spread
+from unperturbed.cli.options import RUNS, AsJson, Device, LedgerFolder, StudyChoice, Workers, spread
 from unperturbed.cli.progress import duration, progress, stoppable
 from unperturbed.records import SpecError
 
 
 @spread
-def run(choice: StudyChoice, *, device: Device = "auto", as_json: AsJson = False) -> None:
+def run(choice: StudyChoice, *, device: Device = "auto", workers: Workers = None, as_json: AsJson = False) -> None:
     """Train, attack, measure, test and report; goes on where it stopped."""
     from unperturbed import lab, report
     from unperturbed.ledger import Ledger
@@ -36,6 +36,7 @@ def run(choice: StudyChoice, *, device: Device = "auto", as_json: AsJson = False
                 data_root=choice.data_root,
                 accept_inexact=choice.accept_inexact,
                 device=where,
+                workers=workers,
                 command=command,
                 on_update=lambda update: show(*update),
                 stopped=stopped,

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 import torch
 
 from unperturbed import mechanisms, models
 from unperturbed.data import Dataset
+from unperturbed.data import load as load_data
 from unperturbed.examinations import PASSES
-from unperturbed.ledger import Ledger
+from unperturbed.ledger import Stored
 from unperturbed.records import (
     AttackPlan,
     AttackStage,
     ExaminationPlan,
     ExaminationStage,
     LearningStage,
+    Record,
     Spec,
     TrainingStage,
     Trial,
@@ -47,17 +53,60 @@ class Machine(NamedTuple):
 Progress = Callable[[str, float], None]  # what is being done, and how much of it has just been done (image passes)
 
 
+class Book(Protocol):
+    """What a trial asks of the ledger, whichever process writes it."""
+
+    def find(self, stage: Record) -> Stored | None: ...  # noqa: D102 - as of the ledger, all of these
+    def read(self, stage: Stored) -> bytes: ...  # noqa: D102
+    @property
+    def record(self) -> Callable[..., object]: ...  # noqa: D102
+    def together(self) -> AbstractContextManager[None]: ...  # noqa: D102
+    def place(  # noqa: D102
+        self, run_id: int, stage_digest: str, architecture: str, condition: str, seed: int, epoch: int, label: str
+    ) -> None: ...
+    def save_checkpoint(self, stage_key: str, content: bytes) -> None: ...  # noqa: D102
+    def load_checkpoint(self, stage_key: str) -> bytes | None: ...  # noqa: D102
+    def drop_checkpoint(self, stage_key: str) -> None: ...  # noqa: D102
+
+
 class Station(NamedTuple):
     """What every trial of a run works with."""
 
     datasets: Mapping[str, Dataset]  # by the canonical text of their spec
-    ledger: Ledger
+    ledger: Book
     run: int
     machine: Machine
     progress: Progress
     stopped: Callable[[], bool]
     data_root: Path | None = None  # a folder with data files, searched first
     accept_inexact: bool = False  # take data files that are not the official ones
+    alone: Callable[[Sequence[str]], AbstractContextManager[object]] = nullcontext  # no other trial computes these
+
+
+def versions(device: torch.device) -> dict[str, str]:
+    """Return what a reader needs to know about the software and the machine."""
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    packages = ("unperturbed", "torch", "numpy", "scipy")
+    return {
+        **{name: version(name) for name in packages},
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": hardware,
+    }
+
+
+def load_all(
+    trials: Sequence[Trial],
+    *,
+    root: Path | None,
+    accept_inexact: bool,
+    known: Mapping[str, Dataset] = MappingProxyType({}),
+) -> dict[str, Dataset]:
+    """Return what the trials are trained and tested on and is not yet known, by the canonical text of its spec."""
+    beside = [plan.beside for trial in trials for plan in trial.examinations.values() if plan.beside]
+    specs = {spec.canonical(): spec for trial in (*trials, *beside) for spec in (trial.data, trial.pretraining) if spec}
+    missing = {key: spec for key, spec in specs.items() if key not in known}
+    return {key: load_data(spec, root=root, accept_inexact=accept_inexact) for key, spec in missing.items()}
 
 
 @dataclass(frozen=True)

@@ -130,8 +130,9 @@ def _found_beside(stage: ExaminationStage, test: Split, station: Station) -> dic
         )
     random = mechanisms.build(stage.beside.mechanisms).traits.random
     alone = stage.model_copy(update={"weights": stage.beside, "beside": None, "random": random})
-    if not station.ledger.find(alone):
-        _examine(alone, deployed(stage.beside, station), own, station)
+    with station.alone([alone.digest()]):
+        if not station.ledger.find(alone):
+            _examine(alone, deployed(stage.beside, station), own, station)
     stored = station.ledger.find(alone)
     assert stored is not None, "it has just been recorded"
     return dict(np.load(io.BytesIO(station.ledger.read(stored))))

@@ -34,9 +34,12 @@ def learn_all(stages: Sequence[LearningStage], station: Station) -> int:
         Stopped: the user asked for it; the epoch under way is lost, those before it are not.
         Diverged: the rule left the finite numbers.
     """
-    missing = [stage for stage in stages if not station.ledger.find(stage)]
-    if not missing:
-        return 0
+    with station.alone([stage.digest() for stage in stages]):
+        missing = [stage for stage in stages if not station.ledger.find(stage)]
+        return _learn(missing, station) if missing else 0
+
+
+def _learn(missing: Sequence[LearningStage], station: Station) -> int:
     learning = mechanisms.build([missing[0].mechanism]).learning
     assert learning is not None, "a learning stage names a mechanism that learns"
     networks = [_untaught(stage) for stage in missing]

@@ -9,6 +9,15 @@ from unperturbed.lab.courses import Station, courses
 from unperturbed.lab.evaluation import attack_all, examine_all
 from unperturbed.lab.weights import train_all
 from unperturbed.records import Trial
+from unperturbed.training import Diverged
+
+
+def attempt(trial: Trial, station: Station) -> int | Diverged:
+    """Return what :func:`run_trial` returns, or how the training diverged: the end of this trial, not of the run."""
+    try:
+        return run_trial(trial, station)
+    except Diverged as error:
+        return error
 
 
 def run_trial(trial: Trial, station: Station) -> int:

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from unperturbed import models
 from unperturbed.data import Dataset
-from unperturbed.data import load as load_data
 from unperturbed.lab.courses import (
     Machine,
+    Progress,
     Station,
     Stopped,
     courses,
     expected_passes,
     learning_passes,
+    load_all,
     training_passes,
+    versions,
 )
-from unperturbed.lab.engines import ENGINES
-from unperturbed.lab.pipeline import run_trial
+from unperturbed.lab.engines import ENGINES, Job
 from unperturbed.lab.weights import published
 from unperturbed.ledger import Ledger
 from unperturbed.records import (
@@ -41,6 +40,8 @@ from unperturbed.records import (
 )
 from unperturbed.tensors.streams import generator
 from unperturbed.training import Diverged
+
+MOST_WORKERS = 8  # at once where nothing is said: each holds the data and a network of its own
 
 
 class Update(NamedTuple):
@@ -94,16 +95,19 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def versions(device: torch.device) -> dict[str, str]:
-    """Return what a reader needs to know about the software and the machine."""
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    packages = ("unperturbed", "torch", "numpy", "scipy")
-    return {
-        **{name: version(name) for name in packages},
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "device": hardware,
-    }
+def choose_workers(workers: int | None, device: torch.device, trials: int) -> int:
+    """Return how many of so many trials run at once; where nothing is said, as many as there are threads on a CPU.
+
+    A small network fills no second thread: two trials with one thread each end sooner than one after the other with
+    two.
+
+    Raises:
+        SpecError: below 1.
+    """
+    if workers is not None and workers < 1:
+        raise SpecError(f"--workers must be at least 1, got {workers}.")
+    fitting = MOST_WORKERS if device.type == "cpu" else 1
+    return min(workers or min(torch.get_num_threads(), fitting), max(trials, 1))
 
 
 def load_datasets(
@@ -114,10 +118,7 @@ def load_datasets(
     Published weights that a model names are looked at as well; their digest goes into the trials.
     """
     study = _with_digests(study, root)
-    beside = [plan.beside for trial in study.trials for plan in trial.examinations.values() if plan.beside]
-    trials = (*study.trials, *beside)
-    specs = {spec.canonical(): spec for trial in trials for spec in (trial.data, trial.pretraining) if spec}
-    datasets = {key: load_data(spec, root=root, accept_inexact=accept_inexact) for key, spec in specs.items()}
+    datasets = load_all(study.trials, root=root, accept_inexact=accept_inexact)
     remarks = dict.fromkeys(study.remarks)
     remarks |= dict.fromkeys(remark for dataset in datasets.values() for remark in dataset.remarks)
     classes = {trial.condition: datasets[trial.data.canonical()].classes for trial in study.trials}
@@ -148,7 +149,7 @@ def run(
     accept_inexact: bool = False,
     device: torch.device | None = None,
     vectorised: bool | None = None,
-    engine: Literal["inline"] = "inline",
+    workers: int | None = 1,
     command: str = "",
     on_update: Callable[[Update], None] = lambda _: None,
     stopped: Callable[[], bool] = lambda: False,
@@ -162,7 +163,8 @@ def run(
         accept_inexact: take data files that are not the official ones; the study's remarks then say so.
         device: where to compute; ``None`` is CUDA where there is one.
         vectorised: train matched seeds as one program; ``None`` chooses by device and network.
-        engine: where the trials run.
+        workers: trials at once, each in a process of its own with its share of the threads; 1: one after another in
+            this process; ``None`` chooses by the device, the threads and what is missing.
         command: the command line, for the record.
         on_update: told how far the run is, many times a second.
         stopped: asked often; when it says yes, what is under way is saved and ``Stopped`` raised.
@@ -180,17 +182,11 @@ def run(
         clock = _Clock(study.trials, datasets, ledger, on_update)
         counts = {"computed": 0, "reused": 0}
         failed: dict[str, str] = {}
-
-        station = Station(datasets, ledger, number, machine, clock, stopped, data_root, accept_inexact)
-
-        def work(trial: Trial) -> int | Diverged:
-            clock.begin(trial)
-            try:
-                return run_trial(trial, station)
-            except Diverged as error:
-                return error
-
-        for trial, result in ENGINES[engine](study.trials, work):
+        station = Station(datasets, ledger, number, machine, _unheard, stopped, data_root, accept_inexact)
+        owed = [trial for trial in study.trials if any(not ledger.has(stage) for stage in _stages(trial, datasets))]
+        at_once = choose_workers(workers, chosen, len(owed))
+        engine = "processes" if at_once > 1 else "inline"
+        for trial, result in ENGINES[engine](study.trials, Job(station, clock.begin, at_once)):
             if isinstance(result, Diverged):
                 failed[f"{trial.architecture}/{trial.condition}"] = str(result)
             else:
@@ -202,6 +198,10 @@ def run(
     seconds = time.monotonic() - began
     ledger.finish_run(number, "finished", seconds, "; ".join(failed.values()) or None)
     return Outcome(number, failed=failed, seconds=seconds, **counts)
+
+
+def _unheard(_words: str, _passes: float) -> None:
+    """Count no work: every trial has a counter of its own."""
 
 
 def explain(study: Study, ledger: Ledger | None, datasets: Mapping[str, Dataset]) -> list[Plan]:
@@ -267,8 +267,6 @@ class _Clock:
         self.on_update = on_update
         self.done = 0.0
         self.began = time.monotonic()
-        self.name = ""
-        self.cost = 0.0
 
     def _add_course(
         self,
@@ -288,18 +286,19 @@ class _Clock:
                 self.total += cost * learning_passes(learned, images)
                 known.add(learned.digest())
 
-    def begin(self, trial: Trial) -> None:
-        """Say which trial the coming work belongs to."""
-        self.name = f"{trial.architecture}/{trial.condition}"
-        self.cost = self.costs[trial.model.canonical()]
-        self("", 0.0)
+    def begin(self, trial: Trial) -> Progress:
+        """Say that a trial begins, and return what counts its work."""
+        name, cost = f"{trial.architecture}/{trial.condition}", self.costs[trial.model.canonical()]
 
-    def __call__(self, words: str, passes: float) -> None:
-        self.done += passes * self.cost
-        fraction = min(self.done / self.total, 1.0) if self.total else 1.0
-        elapsed = time.monotonic() - self.began
-        left = elapsed / fraction * (1 - fraction) if fraction > 0.01 else None
-        self.on_update(Update(f"{self.name}: {words}" if words else self.name, fraction, left))
+        def count(words: str, passes: float) -> None:
+            self.done += passes * cost
+            fraction = min(self.done / self.total, 1.0) if self.total else 1.0
+            elapsed = time.monotonic() - self.began
+            left = elapsed / fraction * (1 - fraction) if fraction > 0.01 else None
+            self.on_update(Update(f"{name}: {words}" if words else name, fraction, left))
+
+        count("", 0.0)
+        return count
 
 
 def _seconds_per_pass(model: Spec) -> float:

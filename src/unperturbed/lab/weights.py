@@ -19,9 +19,8 @@ from unperturbed import mechanisms, models
 from unperturbed.attacks import ATTACKS
 from unperturbed.data import Split
 from unperturbed.data.imagenet_weights import find_weights
-from unperturbed.lab.courses import Machine, Station, Stopped, training_passes
+from unperturbed.lab.courses import Book, Machine, Station, Stopped, training_passes
 from unperturbed.lab.learning import CHECKPOINT_EVERY, learn_all
-from unperturbed.ledger import Ledger
 from unperturbed.mechanisms.installing import hidden_layered
 from unperturbed.models.published import Published, begin_with, read_weights
 from unperturbed.records import LearningStage, Spec, SpecError, TrainingStage
@@ -31,11 +30,15 @@ from unperturbed.training import Codes, State, begin, choose_vectorised, pack, t
 
 def train_all(lanes: Sequence[dict[int, TrainingStage]], station: Station) -> int:
     """Bring every lane to its last epoch, recording the weights after each; lanes that lack the same train as one."""
+    starts = [{start.epoch: start} for lane in lanes if (start := next(iter(lane.values())).start)]
+    computed = train_all(starts, station) if starts else 0
+    with station.alone([group_key([next(iter(lane.values()))]) for lane in lanes]):
+        return computed + _train_missing(lanes, station)
+
+
+def _train_missing(lanes: Sequence[dict[int, TrainingStage]], station: Station) -> int:
     ledger, machine = station.ledger, station.machine
     computed = 0
-    starts = [{start.epoch: start} for lane in lanes if (start := next(iter(lane.values())).start)]
-    if starts:
-        computed += train_all(starts, station)
     missing = {number: [e for e, stage in lane.items() if not ledger.find(stage)] for number, lane in enumerate(lanes)}
     if not any(missing.values()):
         return computed
@@ -135,7 +138,7 @@ def _place(stage: TrainingStage, split: Split, station: Station) -> _Place:
     return _Place(network.readout, codes, "readout.", frozen)
 
 
-def _resume(stages: Sequence[TrainingStage], places: Sequence[_Place], batches: int, ledger: Ledger) -> list[State]:
+def _resume(stages: Sequence[TrainingStage], places: Sequence[_Place], batches: int, ledger: Book) -> list[State]:
     """Return the latest recorded states of networks that train together, not behind ``stages``, or their beginnings."""
     content = ledger.load_checkpoint(group_key(stages))
     if content is not None:
@@ -167,7 +170,7 @@ def group_key(stages: Sequence[TrainingStage]) -> str:
     return "+".join(stage.model_copy(update={"epoch": 0}).digest() for stage in stages)
 
 
-def load_weights(stage: TrainingStage | LearningStage, ledger: Ledger) -> dict[str, Tensor]:
+def load_weights(stage: TrainingStage | LearningStage, ledger: Book) -> dict[str, Tensor]:
     """Return the recorded weights and buffers of ``stage``, on the CPU."""
     stored = ledger.find(stage)
     assert stored is not None, "a stage is recorded before its weights are used"
@@ -221,7 +224,7 @@ class _Watch:
 
 
 def _record_weights(
-    stage: TrainingStage, weights: dict[str, Tensor], state: State, ledger: Ledger, machine: Machine, watch: _Watch
+    stage: TrainingStage, weights: dict[str, Tensor], state: State, ledger: Book, machine: Machine, watch: _Watch
 ) -> None:
     ledger.record(
         stage,
