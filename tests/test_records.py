@@ -25,6 +25,7 @@ def test_a_later_field_that_is_used_is_part_of_the_record():
     changed = [{"clip": 5.0}, {"optimiser": "adam"}, {"schedule": ((0.5, 0.1),)}]
     digests = {stage.model_copy(update={"recipe": stage.recipe.model_copy(update=each)}).digest() for each in changed}
     assert len(digests | {stage.digest()}) == 4
+    assert stage.model_copy(update={"weights_digest": "00"}).digest() not in digests | {stage.digest()}
     started = stage.model_copy(update={"start": stage})
     assert json.loads(started.canonical())["start"] == json.loads(FIRST)
 

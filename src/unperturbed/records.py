@@ -109,7 +109,7 @@ class LearningStage(Record):
 class TrainingStage(Record):
     """The weights of one network after ``epoch`` epochs; ``start`` is the stage whose weights it began with."""
 
-    later = ("learned",)
+    later = ("learned", "weights_digest")
 
     kind: Literal["training"] = "training"
     revision: int
@@ -122,6 +122,7 @@ class TrainingStage(Record):
     epoch: int
     start: TrainingStage | None = None
     learned: LearningStage | None = None  # whose hidden weights it began with
+    weights_digest: str | None = None  # of the file of published weights that it began with, which the model names
 
 
 class AttackStage(Record):
@@ -175,6 +176,8 @@ class ExaminationPlan(Record):
 class Trial(Record):
     """One cell of a study: a network trained on one kind of images for one task, at matched seeds."""
 
+    later = ("weights_digest", "subjects")
+
     architecture: str
     condition: str
     model: Spec
@@ -187,6 +190,10 @@ class Trial(Record):
     attacks: dict[str, AttackPlan]
     examinations: dict[str, ExaminationPlan] = Field(default_factory=dict)
     seeds: tuple[int, ...]
+    weights_digest: str | None = None  # of the file of published weights that the model names, once it was read
+    subjects: tuple[
+        str, ...
+    ] = ()  # whose responses belong to the network of each seed, where images were recorded with
 
 
 class Cell(Record):
@@ -264,7 +271,12 @@ class Association(Record):
 
 
 class Claim(Record):
-    """A published sentence that statistical tests decide; attack and measure are those of its contrasts."""
+    """A published sentence that statistical tests decide; attack and measure are those of its contrasts.
+
+    ``margin``, in the unit of the measure, is the largest difference that counts as none; ``None``: that of all claims.
+    """
+
+    later = ("margin",)
 
     id: str
     says: str
@@ -272,6 +284,7 @@ class Claim(Record):
     associations: tuple[Association, ...] = ()
     attack: str = "fgsm"
     measure: str = "R"
+    margin: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
 class PublishedValue(Record):

@@ -273,16 +273,19 @@ def test_settings_that_are_not_given_are_told_by_the_tensors(weights):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("resnet(depth=10)", "layer4.0.conv1.weight is missing"),
-        ("resnet(width=8)", "where conv1.weight is (8, 3, 3, 3); got (4, 3, 3, 3)"),
-        ("lenet", "expected the weights of lenet(classes=10), where conv1.weight is (6, 3, 5, 5); got (4, 3, 3, 3)"),
+        (
+            "resnet(depth=10)",
+            "expected the weights of resnet(depth=10, width=4, classes=5, start=default); missing: layer4.0.conv1.weight, ",
+        ),
+        ("resnet(width=8)", "of another shape: conv1.weight is (8, 3, 3, 3) there and (4, 3, 3, 3) here, "),
+        ("lenet", "; of another shape: conv1.weight is (6, 3, 5, 5) there and (4, 3, 3, 3) here."),
         (
             "resnet(depht=8)",
             "resnet has no setting 'depht'. It has: depth, width, classes, start. Did you mean 'depth'?",
         ),
         (
             "resnest",
-            "There is no model 'resnest'. There are: lenet, fully-connected, hidden-layer, resnet, wide-resnet. Did you mean 'resnet'?",
+            "There is no model 'resnest'. There are: lenet, fully-connected, hidden-layer, resnet, imagenet-resnet, wide-resnet. Did you mean 'resnet'?",
         ),
         ("resnet(depth=9)", "resnet: depth must be one of 8, 10, 18, 34, 50, 101, got 9."),
     ],
@@ -295,12 +298,12 @@ def test_weights_that_do_not_fit_are_refused(refused, weights, model, message):
 def test_tensors_too_many_or_unknown_are_refused(refused, tmp_path):
     path = tmp_path / "w.safetensors"
     save_file({"fc1.weight": torch.zeros(2, 3072), "fc2.weight": torch.zeros(2, 2), "extra": torch.zeros(1)}, path)
-    assert refused(load_classifier, str(path)).endswith("fc1.bias is missing")
+    assert refused(load_classifier, str(path)).endswith("; missing: fc1.bias, fc2.bias; besides: extra.")
     tensors = models.build(parse_spec(NETWORKS["lenet"]), generator("weights", 1)).state_dict()
     save_file(tensors | {"extra": torch.zeros(1)}, path)
-    assert refused(load_classifier, str(path)).endswith("got extra besides")
+    assert refused(load_classifier, str(path)).endswith("; besides: extra.")
     save_file({"a": torch.zeros(1)}, path)
-    message = f"{path}: these tensors are not those of lenet, fully-connected, hidden-layer, resnet, wide-resnet: name the model with --model"
+    message = f"{path}: these tensors are not those of lenet, fully-connected, hidden-layer, resnet, imagenet-resnet, wide-resnet: name the model with --model"
     assert refused(load_classifier, str(path)).startswith(message)
 
 

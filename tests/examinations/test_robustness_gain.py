@@ -35,9 +35,9 @@ def beside(asked, **settings):
     return asked._replace(found_beside=lambda: gain(alone, **settings).arrays)
 
 
-@pytest.mark.parametrize("norm", ["l2", "linf"])
-def test_the_gain_of_a_linear_classifier(norm, linear, values):
-    found = gain(beside(subject(linear, further=0.05), norm=norm), norm=norm)
+@pytest.mark.parametrize(("norm", "attack"), [("l2", "fmn"), ("linf", "fmn"), ("l2", "ddn")])
+def test_the_gain_of_a_linear_classifier(norm, attack, linear, values):
+    found = gain(beside(subject(linear, further=0.05), norm=norm, attack=attack), norm=norm, attack=attack)
     near = DISTANCES.double().numpy() * LENGTH["l2"] / LENGTH[norm]
     far = (DISTANCES.double().numpy() + 0.05) * LENGTH["l2"] / LENGTH[norm]
     accuracy = 1e-3  # of the attack, which stops a little beyond the boundary

@@ -1,5 +1,9 @@
 """Co-training with EEG from the study file to its claims, in two worlds that differ in nothing but what EEG says."""
 
+import csv
+import inspect
+import io
+from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
 
@@ -7,12 +11,15 @@ import pytest
 import torch
 
 from unperturbed import lab
+from unperturbed.attacks import ATTACKS
 from unperturbed.data import load, recorded_repetitions
 from unperturbed.lab import courses
 from unperturbed.ledger import Ledger
 from unperturbed.mechanisms.eeg_controls import Responses
-from unperturbed.records import Spec, SpecError
+from unperturbed.records import Measurement, Spec, SpecError
 from unperturbed.statistics import decide
+
+RESULTS = Path(__file__).parents[2] / "results" / "eeg-cotraining"
 
 STUDY = """
 title = "Tiny co-training (simulated)"
@@ -159,6 +166,45 @@ def test_the_built_in_study_says_simulated_and_compares_at_equal_seeds():
         assert study.claims[0] == decisive
 
 
+@pytest.mark.parametrize(
+    ("folder", "world", "expected"),
+    [
+        ("simulated-robust-10-seeds", "robust", {"D": "supported"}),
+        ("simulated-robust-laptop", "robust", {"D": "supported"}),
+        ("simulated-none-8-seeds", "none", {"D": "undecided", "D0": "supported"}),
+    ],
+)
+def test_the_kept_results_have_the_known_answer_of_their_world(folder, world, expected):
+    """The decisive measure of each seed, as it is kept, through the claims as they are written today."""
+    study = lab.load("eeg-cotraining", changes=lab.Changes(settings={"world": world}))
+    text = (RESULTS / folder / "tables" / "seeds.csv").read_text(encoding="utf-8")
+    measurements = [
+        Measurement(
+            row["architecture"], row["condition"], int(row["seed"]), int(row["epoch"]), "gain-l2", "robustness_gain",
+            float(row["value"]), "", "higher", 30,
+        )
+        for row in csv.DictReader(io.StringIO(text))
+    ]  # fmt: skip
+    verdicts = {claim.id: claim for claim in decide(study, measurements).claims}
+    assert {name: claim.verdict for name, claim in verdicts.items() if name in ("D", "D0")} == expected
+    if world == "none":
+        (low, high), effect = verdicts["D0"].interval, verdicts["D0"].effect
+        assert effect == pytest.approx(-0.035, abs=5e-4)
+        assert -1 < low < 0 < high < 1
+
+
+def test_no_difference_is_claimed_where_the_simulated_eeg_says_nothing():
+    def claimed(scale, **settings):
+        study = lab.load("eeg-cotraining", scale=scale, changes=lab.Changes(settings=settings))
+        return {claim.id: claim.margin for claim in study.claims if claim.id in ("D", "D0", "F")}
+
+    for scale in ("smoke", "laptop", "long"):
+        assert claimed(scale) == claimed(scale, world="robust") == {"D": None}
+        assert claimed(scale, world="none") == {"D": None, "D0": 1.0}
+    assert claimed("faces-houses", world="none") == {"D": None, "F": None}  # the scale names other data
+    assert claimed("paper", world="none") == {"D": None}
+
+
 def test_conditions_share_one_data_set_but_for_other_brains_and_none():
     study = lab.load("eeg-cotraining", scale="long")
     data = {trial.condition: trial.data.settings["responses"] for trial in study.trials}
@@ -173,6 +219,34 @@ def test_conditions_share_one_data_set_but_for_other_brains_and_none():
     assert kinds == set(get_args(Responses))
     plans = [trial.examinations["gain-l2"] for trial in study.trials]
     assert [plan.beside is None for plan in plans] == [trial.condition == "baseline" for trial in study.trials]
+
+
+def test_the_gain_is_measured_with_the_attacks_of_the_source():
+    """PGD-L2 with 50 steps, PGD-Linf with 40 (tests/examinations), C&W-L2 with Foolbox's parameters."""
+    plans = {
+        label: plan.examination.settings
+        for trial in lab.load("eeg-cotraining", scale="paper").trials
+        for label, plan in trial.examinations.items()
+        if plan.examination.name == "robustness-gain"
+    }
+    assert plans["gain-cw"] == {"form": "smallest", "norm": "l2", "attack": "carlini_wagner"}
+    assert {name: plans[name]["norm"] for name in ("gain-grid-l2", "gain-grid-linf")} == {
+        "gain-grid-l2": "l2", "gain-grid-linf": "linf",
+    }  # fmt: skip
+    defaults = {"binary_search_steps": 9, "steps": 10_000, "step_size": 0.01, "initial_const": 1e-3, "confidence": 0.0}
+    signature = inspect.signature(ATTACKS["carlini_wagner"]).parameters
+    assert {name: signature[name].default for name in defaults} == defaults
+
+
+def test_networks_of_all_conditions_share_the_subject_of_their_seed():
+    (people,) = {trial.subjects for trial in lab.load("eeg-cotraining").trials}
+    assert people == tuple(f"subject {number}" for number in range(1, 6))
+    few = lab.load("eeg-cotraining", changes=lab.Changes(settings={"subjects": 2}))
+    assert few.trials[0].subjects == tuple(f"subject {number}" for number in (1, 2, 1, 2, 1))
+    paper = lab.load("eeg-cotraining", scale="paper", changes=lab.Changes(settings={"subject": 7}))
+    assert {trial.subjects for trial in paper.trials} == {("subject 7",) * 5}
+    assert lab.load("defences").trials[0].subjects == ()
+    assert "subjects" not in lab.load("defences").trials[0].canonical()
 
 
 def test_scales_with_real_recordings_do_not_say_simulated():

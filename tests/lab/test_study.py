@@ -42,7 +42,7 @@ def edited(tmp_path, old, new):
         (
             'name = "lenet" }',
             'name = "lenett" }',
-            "There is no model 'lenett'. There are: lenet, fully-connected, hidden-layer, resnet, wide-resnet. Did you mean 'lenet'?",
+            "There is no model 'lenett'. There are: lenet, fully-connected, hidden-layer, resnet, imagenet-resnet, wide-resnet. Did you mean 'lenet'?",
         ),
         (
             'digits = "digits"',
@@ -113,6 +113,23 @@ def test_a_claim_about_certain_settings_is_left_out_of_others(tmp_path):
     with pytest.raises(SpecError) as caught:
         lab.load(edited(tmp_path, 'id = "A"', 'id = "A"\nwhere = { object = "photographs" }'))
     assert str(caught.value) == "There is no setting 'object'. There are: digits, objects. Did you mean 'objects'?"
+
+
+def test_a_claim_of_no_difference_may_have_a_margin_of_its_own(tmp_path):
+    def claim(margin, sign="="):
+        text = edited(tmp_path, 'digits > objects"]', f'digits {sign} objects"]\nmargin = {margin}')
+        return lab.load(text).claims[0]
+
+    assert claim(0.5).margin == 0.5
+    with pytest.raises(SpecError) as caught:
+        claim(0.5, ">")
+    assert str(caught.value) == (
+        "claim A: margin = 0.5, but none of its contrasts expects no difference. "
+        "Write 'left = right', or leave the margin out."
+    )
+    for margin, expected in (("0", "greater than 0"), ("-0.1", "greater than 0"), ("inf", "a finite number")):
+        with pytest.raises(SpecError, match=rf"claims\.0\.margin: input should be {expected}, got {margin}\."):
+            claim(margin)
 
 
 def test_a_number_stands_on_the_right_of_a_condition(tmp_path):

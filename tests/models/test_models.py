@@ -27,6 +27,9 @@ def structure(name, **settings):
         ("resnet", {"depth": 18}, 11_173_962),  # the widely used 32x32 variants of He et al.
         ("resnet", {"depth": 34}, 21_282_122),
         ("resnet", {"depth": 101}, 42_512_970),
+        ("imagenet-resnet", {}, 25_557_032),  # torchvision's
+        ("imagenet-resnet", {"depth": 18}, 11_689_512),
+        ("imagenet-resnet", {"depth": 101}, 44_549_160),
     ],
 )
 def test_parameter_counts_are_the_published_ones(name, settings, count):
@@ -58,7 +61,9 @@ def test_resnet50_has_torchvisions_names_and_shapes():
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_maps_images_to_logits(name):
-    settings = {"fully-connected": {"hidden": 8}, "resnet": {"depth": 8, "width": 4}}.get(name, {})
+    settings = {"fully-connected": {"hidden": 8}, "resnet": {"depth": 8, "width": 4}}
+    settings["imagenet-resnet"] = {"depth": 8, "width": 4, "size": 64}
+    settings = settings.get(name, {})
     network = build(Spec(name=name, settings={**settings, "classes": 7}), generator("weights", 0))
     assert network(torch.rand(2, 3, 32, 32)).shape == (2, 7)
 

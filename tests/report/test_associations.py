@@ -116,6 +116,25 @@ def test_two_correlations_that_are_compared_are_said_as_a_difference(geometry):
     assert (first["rival_measure"], first["rival"], first["held"]) == (str(CLEAN), found.points[0].values[2], None)
 
 
+def test_subjects_are_counted_beside_conditions(geometry):
+    assert {(row["subjects"], row["resampled"]) for row in association_rows(geometry)} == {(None, "conditions")}
+    assert {row["subject"] for row in network_rows(geometry)} == {None}
+    first = geometry.decisions.relations[0]
+    for people, words, resampled in (
+        (4, "4 subjects, resampled", "conditions and subjects"),
+        (2, "2 subjects", "conditions"),
+    ):
+        points = tuple(point._replace(subject=f"subject {n % people}") for n, point in enumerate(first.points))
+        claim = replace(geometry.decisions.claims[0], relations=(replace(first, points=points),))
+        content = replace(geometry, decisions=replace(geometry.decisions, claims=(claim,)))
+        (row,) = association_rows(content)
+        assert (row["subjects"], row["resampled"]) == (people, resampled)
+        assert row["association"].endswith(f"over 36 networks of 12 conditions and {people} subjects at epoch 15")
+        (line,) = associations_view(content).rows
+        assert line.cells[5] == Text("36", below=("of 12", words))
+        assert {row["subject"] for row in network_rows(content)} == {f"subject {n}" for n in range(people)}
+
+
 def test_networks_are_rows_with_what_was_related(geometry):
     rows = network_rows(geometry)
     assert len(rows) == 3 * 36

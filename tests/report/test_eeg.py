@@ -131,6 +131,32 @@ def test_maps_are_of_all_networks_and_of_the_controls_alone(predicted):
     assert controls.p.min() == pytest.approx(1 / 24)
 
 
+def test_subjects_that_cross_conditions_are_resampled_in_maps_too(predicted):
+    """Two groups of three people, each in every other condition."""
+    trials = tuple(
+        trial.model_copy(
+            update={"seeds": (0, 1, 2), "subjects": tuple(f"{'ab'[number % 2]}{seed}" for seed in range(3))}
+        )
+        for number, trial in enumerate(predicted.study.trials)
+    )
+    study = predicted.study.model_copy(update={"trials": trials})
+    whole, _ = eeg.gain_maps(study, predicted.measurements, predicted.predictions)
+    subject = {(trial.condition, seed): trial.subjects[seed] for trial in trials for seed in trial.seeds}
+    found = sorted(predicted.predictions, key=lambda each: (each.condition, each.seed))
+    gains = {(m.condition, m.seed): m.value for m in predicted.measurements if m.attack == "gain"
+             and m.measure == "robustness_gain"}  # fmt: skip
+    y = [gains[each.condition, each.seed] for each in found]
+    r = np.stack([each.arrays["r"] for each in found])
+    clusters, people = [each.condition for each in found], [subject[each.condition, each.seed] for each in found]
+    together = r[:, :, AT_100].mean(axis=1)
+    expected = cluster_bootstrap(together, y, clusters, crossed=people, seed=0)
+    assert tuple(whole.interval) == pytest.approx(tuple(expected), abs=1e-12)
+    assert tuple(whole.interval) != pytest.approx(tuple(predicted.maps[0].interval), abs=1e-3)
+    groups = [r[:, np.isin(CHANNELS, group), AT_100] for group in (PARIETO_OCCIPITAL, OCCIPITAL)]
+    expected = group_difference(*groups, y, clusters, crossed=people).interval
+    assert tuple(whole.groups.interval) == pytest.approx(tuple(expected), abs=1e-12)
+
+
 def test_conditions_that_differ_in_their_seeds_have_a_map_without_p(predicted):
     moved = [
         dataclasses.replace(found, seed=7) if (found.condition, found.seed) == ("white", 2) else found

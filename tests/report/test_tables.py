@@ -6,6 +6,7 @@ import pytest
 
 from unperturbed.records import CurvePoint, Measurement
 from unperturbed.report import claims_rows, tables
+from unperturbed.report.claim_views import contrasts_view, explanation
 from unperturbed.report.costs import cost_rows, stage_rows
 from unperturbed.report.verdicts import answer, contrast_rows
 from unperturbed.statistics import decide
@@ -194,6 +195,18 @@ def test_contrasts_have_the_published_means_of_the_same_cells_beside_them(conten
     assert [(row["published_left"], row["published_right"]) for row in rows] == [(0.52, 0.0972)]
     assert (rows[0]["left_condition"], rows[0]["right_condition"]) == ("digits", "objects")
     assert rows[0]["expected"] == rows[0]["detected"] == "greater"
+
+
+def test_a_claim_of_no_difference_shows_its_margin_and_no_other_claim_does(content):
+    rows = {row["id"]: row for row in claims_rows(content)}
+    assert {name: row["margin"] for name, row in rows.items() if row["margin"] is not None} == {"K8": 0.02}
+    assert explanation(rows["K8"], content)[-1] == "no difference: none beyond 0.02"
+    assert "beyond" not in " ".join(explanation(rows["K1"], content))
+    assert {row["margin"] for row in of(contrast_rows(content), claim="K8")} == {0.02}
+    assert {row["margin"] for row in of(contrast_rows(content), claim="K1")} == {None}
+    cells = [line.cells for line in contrasts_view(content).rows if len(line.cells) > 1]
+    assert {cell[1].below for cell in cells if cell[1].text == "no difference"} == {("beyond 0.02",)}
+    assert {cell[1].below for cell in cells if cell[1].text != "no difference"} == {()}
 
 
 def test_the_answer_is_computed_from_the_data(content, sparse):

@@ -7,7 +7,18 @@ import random
 import numpy as np
 import pytest
 
-from unperturbed.records import Association, Cell, Claim, Contrast, Measurement, Study, Variable
+from unperturbed.records import (
+    Association,
+    Cell,
+    Claim,
+    Contrast,
+    Measurement,
+    Recipe,
+    Spec,
+    Study,
+    Trial,
+    Variable,
+)
 from unperturbed.statistics import (
     cluster_bootstrap,
     cluster_permutation,
@@ -18,7 +29,8 @@ from unperturbed.statistics import (
     rule,
     spearman,
 )
-from unperturbed.statistics.claims import ASSOCIATED
+from unperturbed.statistics.claims import ASSOCIATED, CROSSED
+from unperturbed.statistics.subjects import crossing
 
 ALPHA = Variable(measure="spectrum_alpha", attack="spectrum")
 R = Variable(measure="R", attack="fgsm")
@@ -105,6 +117,63 @@ def test_its_numbers_are_those_of_all_networks_with_their_condition_as_cluster()
     assert [point.values for point in plain.points] == list(zip(x, y, strict=True))
 
 
+def recorded(*associations, subjects):
+    """A study whose networks of seed s belong to the subject ``subjects[s]``."""
+    trials = tuple(
+        Trial(
+            architecture="network", condition=f"c{c}", model=Spec(name="lenet"), data=Spec(name="simulated-eeg"),
+            recipe=Recipe(epochs=20), epochs=(20,), attacks={}, seeds=tuple(range(len(subjects))), subjects=subjects,
+        )
+        for c in range(8)
+    )  # fmt: skip
+    return study(*associations).model_copy(update={"trials": trials})
+
+
+@pytest.mark.parametrize("rival", [None, CLEAN])
+def test_subjects_that_cross_conditions_are_resampled_too(rival):
+    rng = np.random.default_rng(2)
+    found = {
+        variable: np.arange(8.0)[:, None] + 4 * rng.normal(size=(8, 6)) + 6 * rng.normal(size=5)[[0, 1, 2, 3, 4, 0]]
+        for variable in (ALPHA, R, CLEAN)
+    }
+    people = ("one", "two", "three", "four", "five", "one")
+    decisions = decide(recorded(association(rival=rival), subjects=people), rows(found))
+    (relation,) = decisions.relations
+    assert (relation.clusters, relation.subjects, relation.crossed) == (8, 5, True)
+    assert "over 48 networks of 8 conditions and 5 subjects at epoch 20" in relation.words
+    x, y, *third = np.transpose([point.values for point in relation.points])
+    clusters, crossed = ([getattr(point, name) for point in relation.points] for name in ("cluster", "subject"))
+    assert crossed[:6] == list(people)
+    if rival is None:
+        assert relation.interval == cluster_bootstrap(x, y, clusters, crossed=crossed, seed=0)
+        assert relation.mixed == mixed_effects(x, y, clusters, others=[[p.seed for p in relation.points], crossed])
+        assert relation.mixed != mixed_effects(x, y, clusters, others=[[p.seed for p in relation.points]])
+    else:
+        groups = x[:, None], third[0][:, None]
+        assert relation.interval == group_difference(*groups, y, clusters, crossed=crossed).interval
+        assert relation.interval != group_difference(*groups, y, clusters).interval
+    (plain,) = (claim.plain() for claim in decisions.claims)
+    assert (plain["conditions"], plain["subjects"]) == (8, 5)
+    assert decisions.rule.endswith(CROSSED)
+
+
+@pytest.mark.parametrize(("people", "words"), [(("one",) * 3, "1 subject"), (("one", "two", "three"), "3 subjects")])
+def test_few_subjects_are_not_resampled_and_that_is_said(people, words):
+    measured = rows(values())
+    (relation,) = decide(recorded(association(), subjects=people), measured).relations
+    assert relation.interval == decided(measured, association()).relations[0].interval
+    assert not relation.crossed
+    assert relation.over == f"24 networks of 8 conditions and {words}"
+    assert relation.reason == f"fewer than 4 subjects ({words[0]}): nothing is inferred about other ones"
+
+
+def test_subjects_of_one_condition_each_do_not_cross():
+    labels = [f"subject {number}" for number in range(4)]
+    assert crossing("aabbccdd", [label for label in labels for _ in range(2)]) is None
+    assert crossing("aabbccdd", labels * 2) == labels * 2
+    assert crossing("aabbccdd", [*labels, *labels[:3], ""]) is None  # a network without recordings
+
+
 def test_the_level_is_that_of_the_interval():
     measured = rows(values())
     (claim,) = decide(study(association()), measured, alpha=0.2).claims
@@ -133,7 +202,7 @@ def test_plain_is_json_and_says_how_many_conditions():
     claim = decided(rows(values()), association())
     plain = json.loads(json.dumps(claim.plain(), allow_nan=False))
     assert plain["effect"] == pytest.approx(claim.effect)
-    assert (plain["p_adjusted"], plain["n"], plain["conditions"]) == (None, 24, 8)
+    assert (plain["p_adjusted"], plain["n"], plain["conditions"], plain["subjects"]) == (None, 24, 8, 0)
     alike = {ALPHA: np.ones((8, SEEDS)), R: values()[R]}
     plain = json.loads(json.dumps(decided(rows(alike), association()).plain(), allow_nan=False))
     assert [plain[key] for key in ("effect", "interval", "p", "n")] == [None, None, None, 24]

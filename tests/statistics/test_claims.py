@@ -118,12 +118,35 @@ def test_a_claimed_absence(differences, expected):
     assert inside == (max(np.abs(differences)) < MARGIN)
 
 
+def test_a_claim_has_a_margin_of_its_own():
+    """The differences spread over 0.1: 0.2 bounds them and the margin of all claims, 0.02, does not."""
+    cells = {"lenet/a": {1: np.add(HIGH, [0.04, -0.03, 0.02, -0.05, 0.01])}, "lenet/b": {1: HIGH}}
+    without = study((contrast("lenet/a", "lenet/b", "none"),), (contrast("lenet/a", "lenet/b"),))
+    first, second = without.claims
+    question = without.model_copy(update={"claims": (first.model_copy(update={"margin": 0.2}), second)})
+    own, shared = decide(question, measured(cells)), decide(without, measured(cells))
+    assert [claim.verdict for claim in own.claims] == ["supported", "undecided"]
+    assert [claim.plain()["margin"] for claim in own.claims] == [0.2, None]
+    assert own.rows[0].margin == 0.2
+    assert math.isnan(own.rows[1].margin)
+    assert own.rule == f"{shared.rule} A margin that a claim names takes the place of this one: 0.2 in R for K1."
+    assert [claim.plain()["margin"] for claim in shared.claims] == [0.02, None]
+    assert shared.claims[0].verdict == "undecided"
+    assert shared.claims[0].reason.endswith("but one larger than the margin 0.02 is not excluded")
+
+
+def test_a_claim_without_a_margin_is_recorded_as_before_there_were_any():
+    claim = Claim(id="K1", says="says")
+    assert "margin" not in claim.canonical()
+    assert '"margin":0.5' in claim.model_copy(update={"margin": 0.5}).canonical()
+
+
 def test_the_same_numbers_never_support_a_difference_and_none():
     cells = {"lenet/a": {1: np.add(HIGH, [0.011, 0.012, 0.0105, 0.0115, 0.0125])}, "lenet/b": {1: HIGH}}
     greater = contrast("lenet/a", "lenet/b", "greater")
     decisions = decide(study((greater,), (greater.model_copy(update={"expect": "none"}),)), measured(cells))
     assert [claim.verdict for claim in decisions.claims] == ["supported", "undecided"]
-    assert decisions.claims[1].reason.endswith("found greater, but not shown to be larger than the margin")
+    assert decisions.claims[1].reason.endswith("found greater, but not shown to be larger than the margin 0.02")
 
 
 def test_an_absence_is_contradicted_only_by_a_difference_that_survives_correction():
@@ -135,7 +158,7 @@ def test_an_absence_is_contradicted_only_by_a_difference_that_survives_correctio
     assert alone.reason == "lenet a vs b at epoch 1: expected no difference, found greater"
     among_two = decide(study((none,), (contrast("lenet/b", "lenet/c"),)), measured(cells))
     assert among_two.claims[0].verdict == "undecided"
-    assert among_two.claims[0].reason.endswith("found, but one larger than the margin is not excluded")
+    assert among_two.claims[0].reason.endswith("found, but one larger than the margin 0.02 is not excluded")
     assert among_two.rows[0].equivalence.low > MARGIN  # the interval, which is not adjusted, would contradict
 
 
@@ -479,7 +502,7 @@ def test_plain_has_the_promised_keys_and_is_json():
     question = study((contrast("lenet/a", "lenet/b"),), published=PUBLISHED)
     (claim,) = decide(question, measured({"lenet/a": {1: HIGH}, "lenet/b": {1: LOW}})).claims
     plain = json.loads(json.dumps(claim.plain(), allow_nan=False))
-    keys = ["id", "says", "verdict", "effect", "interval", "p", "p_adjusted", "n", "published"]
+    keys = ["id", "says", "verdict", "effect", "interval", "p", "p_adjusted", "n", "margin", "published"]
     assert list(plain) == keys
     assert (plain["id"], plain["says"], plain["verdict"], plain["n"]) == ("K1", "claim 1", "supported", 5)
     assert plain["interval"] == list(paired_bootstrap(HIGH, LOW, seed=0))

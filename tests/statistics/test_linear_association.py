@@ -159,6 +159,21 @@ def test_p_is_uniform_under_the_null_of_clusters_and_that_of_pearson_is_not(clus
     assert np.mean(np.array(published) <= 0.05) > 0.15  # of 4,000: 0.26 and 0.41
 
 
+def test_p_is_uniform_under_the_null_of_subjects_that_cross_conditions():
+    """Half of each variance is that of the subjects; without them the test rejects too often."""
+    rng = np.random.default_rng(3)
+    condition, subject = np.repeat(np.arange(12), 5), np.tile(np.arange(5), 12)
+    p_values, without = [], []
+    for _ in range(TRIALS):
+        x, y = (clustered(rng, 0.6) + rng.normal(size=5)[subject] for _ in range(2))
+        p_values.append(mixed_effects(x, y, condition, others=[subject]).p)
+        without.append(mixed_effects(x, y, condition).p)
+    for level in (0.05, 0.1, 0.25, 0.5, 0.75):
+        low, high = stats.binom.ppf([5e-5, 1 - 5e-5], TRIALS, level)
+        assert low <= np.count_nonzero(np.array(p_values) <= level) <= high
+    assert np.mean(np.array(without) <= 0.05) > 0.2
+
+
 def test_a_slope_that_is_there_is_found():
     rng = np.random.default_rng(7)
     found = 0
@@ -220,6 +235,9 @@ def test_groups_that_tell_nothing_apart_change_nothing():
     x, y = clustered(rng, 0.6), clustered(rng, 0.6)
     plain = mixed_effects(x, y, CONDITION)
     assert mixed_effects(x, y, CONDITION, others=[CONDITION * 0, [f"net {c}" for c in CONDITION]]) == plain
+    # subjects that are the seeds under another name are no further group
+    named = [f"subject {seed + 1}" for seed in SEED]
+    assert mixed_effects(x, y, CONDITION, others=[SEED, named]) == mixed_effects(x, y, CONDITION, others=[SEED])
     # an architecture that encloses conditions takes a degree of freedom from them
     two = mixed_effects(x, y, CONDITION, others=[CONDITION % 2])
     assert stats.t.sf(abs(two.slope / two.error), CLUSTERS - 3) * 2 == pytest.approx(two.p, abs=EXACT)

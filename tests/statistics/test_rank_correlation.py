@@ -130,6 +130,53 @@ def test_the_interval_covers_at_its_rate_and_one_of_networks_as_if_independent_d
     assert naive < 0.85 * TRIALS < COVERS[0]
 
 
+def crossed(rng, clusters, subjects, cluster_share, subject_share):
+    """Two measures of networks, one per cluster and subject, that have nothing to do with each other."""
+    shape = (clusters, subjects)
+    return [
+        (
+            math.sqrt(cluster_share) * rng.normal(size=(clusters, 1))
+            + math.sqrt(subject_share) * rng.normal(size=subjects)
+            + math.sqrt(1 - cluster_share - subject_share) * rng.normal(size=shape)
+        ).ravel()
+        for _ in range(2)
+    ]
+
+
+@pytest.mark.parametrize(("shares", "conditions_alone"), [((0.9, 0.0), 0.90), ((0.45, 0.45), 0.75), ((0.2, 0.7), 0.45)])
+def test_the_interval_covers_at_its_rate_where_subjects_cross_clusters(shares, conditions_alone):
+    """At least: the central 99.9 % of the number of covering intervals, if each covers with probability 0.95."""
+    rng = np.random.default_rng(11)
+    cluster, subject = np.repeat(np.arange(12), 6), np.tile(np.arange(6), 12)
+    both = alone = 0
+    for trial in range(400):
+        x, y = crossed(rng, 12, 6, *shares)
+        for counted in (subject, None):
+            low, high = cluster_bootstrap(x, y, cluster, crossed=counted, resamples=99, seed=trial)
+            both += counted is not None and low <= 0 <= high
+            alone += counted is None and low <= 0 <= high
+    assert both >= stats.binom.ppf(0.0005, 400, 0.95)  # 0.91 of them
+    assert conditions_alone - 0.1 < alone / 400 < conditions_alone + 0.1
+
+
+def test_the_variances_of_clusters_and_subjects_are_added_and_the_fewer_ones_count():
+    x, y = crossed(np.random.default_rng(12), 6, 5, 0.4, 0.4)
+    cluster, subject = np.repeat(np.arange(6), 5), np.tile(np.arange(5), 6)
+
+    def half_width(groups, df, **more):
+        low, high = np.arctanh(cluster_bootstrap(x, y, groups, resamples=300, seed=3, **more))
+        return (high - low) / 2 / stats.t.ppf(0.975, df)
+
+    one, other = half_width(cluster, 5), half_width(subject, 4)
+    assert half_width(cluster, 4, crossed=subject) == pytest.approx(math.hypot(one, other), rel=1e-9)
+    assert half_width(subject, 4, crossed=cluster) == pytest.approx(math.hypot(one, other), rel=1e-9)
+    for few in (subject % 3, subject * 0):
+        assert math.isnan(cluster_bootstrap(x, y, cluster, crossed=few, seed=3).low)
+    assert math.isfinite(cluster_bootstrap(x, y, cluster, crossed=subject % 4, seed=3).low)
+    with pytest.raises(SpecError, match=r"expected the cluster of each of 30 networks, got 29"):
+        cluster_bootstrap(x, y, cluster, crossed=subject[1:], seed=3)
+
+
 def test_fewer_than_four_clusters_and_a_perfect_order_have_no_interval():
     x = np.arange(12.0)
     y = np.random.default_rng(0).permutation(12)

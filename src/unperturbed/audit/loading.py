@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from unperturbed.attacks.classifier import Classifier
 from unperturbed.attacks.inputs import check_eps, check_images, check_labels, check_logits
 from unperturbed.models import MODELS
+from unperturbed.models.published import check_fit
 from unperturbed.models.resnet import DEPTHS
 from unperturbed.records import Spec, SpecError
 from unperturbed.registry import complete, suggestion
@@ -257,7 +258,7 @@ def _with_weights(path: Path, model: str | None) -> nn.Module:
     with torch.device("meta"):
         network = MODELS[full.name](**full.settings)
     words = f"{full.name}({', '.join(f'{name}={value}' for name, value in full.settings.items())})"
-    _check_fit(path, words, network.state_dict(), tensors)
+    check_fit(path, words, network.state_dict(), tensors)
     network = network.to_empty(device="cpu")
     network.load_state_dict(tensors)
     return network.eval()
@@ -276,18 +277,8 @@ def guess_model(tensors: Mapping[str, Tensor]) -> Spec | None:
     depth = next((depth for depth, known in DEPTHS.items() if known == form), None)
     if depth is None or not {"conv1", "fc"} <= set(sizes):
         return None
-    return Spec(name="resnet", settings={"depth": depth, "width": sizes["conv1"][0], "classes": sizes["fc"][0]})
-
-
-def _check_fit(path: Path, model: str, expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> None:
-    for name in chain(expected, got):
-        if name not in got:
-            raise SpecError(f"{path}: expected the weights of {model}; {name} is missing")
-        if name not in expected:
-            raise SpecError(f"{path}: expected the weights of {model}; got {name} besides")
-        if got[name].shape != expected[name].shape:
-            shapes = f"{tuple(expected[name].shape)}; got {tuple(got[name].shape)}"
-            raise SpecError(f"{path}: expected the weights of {model}, where {name} is {shapes}")
+    name = "imagenet-resnet" if tuple(sizes["conv1"][2:]) == (7, 7) else "resnet"
+    return Spec(name=name, settings={"depth": depth, "width": sizes["conv1"][0], "classes": sizes["fc"][0]})
 
 
 # Before any attack

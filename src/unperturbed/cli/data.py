@@ -35,10 +35,12 @@ def listing(data_root: DataRoot = None, as_json: AsJson = False) -> None:
 
 @app.command("fetch")
 def fetch(
-    name: Annotated[str, typer.Argument(help="mnist, cifar10, eeg-faces-houses, images92 or things-eeg2.")],
+    name: Annotated[
+        str, typer.Argument(help="mnist, cifar10, eeg-faces-houses, images92, things-eeg2 or imagenet-weights.")
+    ],
     to: Annotated[Path | None, typer.Option("--to", help="Folder; default: the cache.", metavar="DIR")] = None,
 ) -> None:
-    """Download a data set's official files and check them, or say what to download by hand (things-eeg2)."""
+    """Download a data set's official files and check them, or say what to download by hand (the last two)."""
     from unperturbed import data
 
     if by_hand := data.instructions(name, to):

@@ -10,7 +10,14 @@ from unperturbed.data.files import Places
 from unperturbed.data.fusion import fusion
 from unperturbed.data.mnist import mnist
 from unperturbed.data.photographs import photographs
-from unperturbed.data.recorded import Repetitions, faces_houses_eeg, recorded_repetitions, simulated_eeg, things_eeg2
+from unperturbed.data.recorded import (
+    Repetitions,
+    faces_houses_eeg,
+    recorded_repetitions,
+    simulated_eeg,
+    subject_of,
+    things_eeg2,
+)
 from unperturbed.data.settings import resolve
 from unperturbed.data.split import Dataset, Part, Split
 from unperturbed.records import Spec
@@ -31,6 +38,7 @@ __all__ = [
     "listing",
     "load",
     "recorded_repetitions",
+    "subject_of",
     "verify",
 ]
 

@@ -1,14 +1,26 @@
 """What data sets there are, where they lie, whether they are the official ones, and how to get them."""
 
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pooch
 
+from unperturbed.data import imagenet_weights
 from unperturbed.data.cifar10 import FILES as CIFAR10_FILES
 from unperturbed.data.digits import read_digits
-from unperturbed.data.files import Found, OfficialFile, OfficialSet, fetch_files, find, folder_of, roots, unpacked
+from unperturbed.data.files import (
+    Examined,
+    Found,
+    OfficialFile,
+    OfficialSet,
+    fetch_files,
+    find,
+    folder_of,
+    roots,
+    unpacked,
+)
 from unperturbed.data.mnist import FILES as MNIST_FILES
 from unperturbed.data.photographs import read_photographs
 from unperturbed.data.recordings import things_eeg2
@@ -25,13 +37,14 @@ State = Literal["official", "sound", "inexact", "damaged", "missing"]
 class Entry(NamedTuple):
     """What is known of a data set without loading it."""
 
-    kind: Literal["digits", "objects", "mixture", "recordings"]
+    kind: Literal["digits", "objects", "mixture", "recordings", "weights"]
     train: int
     test: int
     licence: str
     citation: str
     files: OfficialSet | None = None  # None: nothing on disk but installed packages, or ``instructions``
     instructions: str = ""  # what to download by hand, and where to
+    examine: Callable[[Path], Iterable[Examined]] | None = None  # what was downloaded by hand
     comes_with: str = ""
     digest: str = ""  # of the data set with its default settings, where no files are needed
 
@@ -91,6 +104,7 @@ RECORDINGS: dict[str, Entry] = {
         citation="A. Gifford, K. Dwivedi, G. Roig, R. Cichy, A large and rich EEG dataset for modeling human visual "
         "object recognition, NeuroImage 264:119754, 2022",
         instructions=things_eeg2.INSTRUCTIONS,
+        examine=things_eeg2.examine,
     ),
     "eeg-faces-houses": Entry(
         kind="recordings",
@@ -110,7 +124,19 @@ RECORDINGS: dict[str, Entry] = {
         files=IMAGES92_FILES,
     ),
 }
-EVERYTHING = CATALOGUE | RECORDINGS
+WEIGHTS: dict[str, Entry] = {
+    imagenet_weights.NAME: Entry(
+        kind="weights",
+        train=0,
+        test=0,
+        licence="BSD 3-clause, with torchvision; that of ImageNet's photographs is for research",
+        citation="TorchVision maintainers, TorchVision: PyTorch's computer vision library, 2016; K. He et al., "
+        "arXiv:1512.03385, 2016",
+        instructions=imagenet_weights.INSTRUCTIONS,
+        examine=imagenet_weights.examine,
+    ),
+}
+EVERYTHING = CATALOGUE | RECORDINGS | WEIGHTS
 
 
 class Listed(NamedTuple):
@@ -173,9 +199,9 @@ def verify(name: str, root: Path | None = None) -> list[Verified]:
         SpecError: an unknown name.
     """
     entry = lookup("data set", EVERYTHING, name)
-    if entry.instructions:
+    if entry.examine:
         folder = folder_of(name, root)
-        return [_described(folder / examined.name, examined) for examined in things_eeg2.examine(folder)]
+        return [_described(folder / examined.name, examined) for examined in entry.examine(folder)]
     if entry.files:
         return [_verified(entry.files, file, find(entry.files, root)[file.name]) for file in entry.files.files]
     embedded = {"digits": lambda: read_digits("bilinear"), "photographs": read_photographs}
@@ -188,7 +214,7 @@ def verify(name: str, root: Path | None = None) -> list[Verified]:
     return rows
 
 
-def _described(path: Path, examined: things_eeg2.Examined) -> Verified:
+def _described(path: Path, examined: Examined) -> Verified:
     state: State = "sound" if not examined.problem else "damaged" if examined.there else "missing"
     got = examined.problem if examined.there else "nothing"
     return Verified(examined.name, str(path), state, "what its authors describe", got)

@@ -40,6 +40,14 @@ class OfficialFile(NamedTuple):
     lookalikes: str = ""  # pattern of names that are tried when the official name is not there
 
 
+class Examined(NamedTuple):
+    """A file or folder of a data set, and what is wrong with it: nothing if ``problem`` is empty."""
+
+    name: str
+    there: bool
+    problem: str
+
+
 class Download(NamedTuple):
     """A file to fetch: its public address and the checksum of what comes, as ``algorithm:digits``."""
 

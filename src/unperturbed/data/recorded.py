@@ -169,6 +169,22 @@ RECORDED: dict[str, Callable[..., Dataset]] = {
 }
 
 
+def subject_of(spec: Spec, seed: int) -> str | None:
+    """Return whose real responses belong to the network of a seed; ``None`` where nothing was recorded.
+
+    >>> subject_of(Spec(name="simulated-eeg", settings={"subjects": 10}), 12), subject_of(Spec(name="digits"), 0)
+    ('subject 3', None)
+    """
+    if spec.name not in RECORDED:
+        return None
+    return f"subject {_person(dict(resolve(RECORDED, spec).settings), seed)}"
+
+
+def _person(settings: dict[str, Any], seed: int) -> int:
+    """Return the number of the subject of a seed, from 1."""
+    return seed % settings["subjects"] + 1 if "subjects" in settings else settings.get("subject", 1)
+
+
 def recorded_repetitions(
     spec: Spec, *, seed: int = 0, root: Path | None = None, accept_inexact: bool = False
 ) -> Repetitions:
@@ -192,13 +208,13 @@ def recorded_repetitions(
         raise SpecError("faces-houses-eeg has no response to a single picture; take simulated-eeg or things-eeg2.")
     if full.name == "things-eeg2":
         folder = folder_of("things-eeg2", places.root)
-        recorded = read_subject(folder, settings["subject"]).test
+        recorded = read_subject(folder, _person(settings, seed)).test
         pixels, responses = _pictures([folder / "test_images" / name for name in recorded.images]), recorded.responses
     else:
         settings.pop("responses")
         collection, simulated = _simulated(places, **settings)
         pixels = collection.test.images.numpy()
-        responses = simulated.responses(seed % settings["subjects"] + 1, "test")
+        responses = simulated.responses(_person(settings, seed), "test")
     return Repetitions(torch.from_numpy(pixels).to(torch.float32) / 255, responses, CHANNELS, TIMES)
 
 

@@ -137,6 +137,7 @@ def courses(trial: Trial, datasets: Mapping[str, Dataset]) -> list[Course]:
                 epoch=epoch,
                 start=start,
                 learned=None if start else _learning_stage(trial, data, digest, seed),
+                weights_digest=None if start else trial.weights_digest,
             )
 
         start = stage(trial.pretraining, trial.pretraining_epochs or 0, None) if trial.pretraining else None

@@ -25,6 +25,7 @@ from unperturbed.lab.courses import (
     versions,
 )
 from unperturbed.lab.engines import ENGINES, Job
+from unperturbed.lab.weights import published
 from unperturbed.ledger import Ledger
 from unperturbed.records import (
     AttackStage,
@@ -112,12 +113,32 @@ def choose_workers(workers: int | None, device: torch.device, trials: int) -> in
 def load_datasets(
     study: Study, *, root: Path | None = None, accept_inexact: bool = False
 ) -> tuple[Study, dict[str, Dataset]]:
-    """Return the data sets of ``study`` by the canonical text of their spec, and the study with what they remark."""
+    """Return the data sets of ``study`` by the canonical text of their spec, and the study with what they remark.
+
+    Published weights that a model names are looked at as well; their digest goes into the trials.
+    """
+    study = _with_digests(study, root)
     datasets = load_all(study.trials, root=root, accept_inexact=accept_inexact)
     remarks = dict.fromkeys(study.remarks)
     remarks |= dict.fromkeys(remark for dataset in datasets.values() for remark in dataset.remarks)
     classes = {trial.condition: datasets[trial.data.canonical()].classes for trial in study.trials}
     return study.model_copy(update={"remarks": tuple(remarks), "classes": classes}), datasets
+
+
+def _with_digests(study: Study, root: Path | None) -> Study:
+    """Return the study whose trials, and those beside them, know the digest of the weights that they begin with."""
+    read = {trial.model.canonical(): trial.model for trial in study.trials}
+    digests = {key: found.digest for key, model in read.items() if (found := published(model, root)) is not None}
+
+    def known(trial: Trial) -> Trial:
+        digest = digests.get(trial.model.canonical())
+        plans = {
+            label: plan.model_copy(update={"beside": known(plan.beside)}) if plan.beside else plan
+            for label, plan in trial.examinations.items()
+        }
+        return trial.model_copy(update={"weights_digest": digest, "examinations": plans}) if digest else trial
+
+    return study.model_copy(update={"trials": tuple(known(trial) for trial in study.trials)})
 
 
 def run(

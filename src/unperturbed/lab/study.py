@@ -145,18 +145,21 @@ def _trials(
         pretraining = None
         if condition.pretraining is not None:
             pretraining = _data(condition.pretraining, size, settings, f"conditions.{label}.pretraining")
+        data = _data(condition.data, size, settings, f"conditions.{label}.data")
+        subjects = [data_family.subject_of(data, seed) for seed in range(seeds)]
         yield Trial(
             architecture=architecture,
             condition=label,
             model=model,
             mechanisms=defences,
-            data=_data(condition.data, size, settings, f"conditions.{label}.data"),
+            data=data,
             pretraining=pretraining,
             pretraining_epochs=(changes.pretraining_epochs or recipe.epochs) if pretraining else None,
             recipe=_recipe(size_of, condition, settings, f"conditions.{label}.recipe") if condition.recipe else recipe,
             epochs=evaluate,
             attacks={name: _on(plan, network, random=defence.traits.random) for name, plan in attacks.items()},
             seeds=tuple(range(seeds)),
+            subjects=tuple(subject for subject in subjects if subject is not None),
         )
 
 

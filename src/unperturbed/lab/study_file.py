@@ -107,7 +107,8 @@ class ClaimFile(Record):
     """One ``[[claims]]``; contrasts read ``architecture: left > right @ epoch``, a side ``condition[attack]``.
 
     A number may stand on the right. A claim about certain data or settings says so in ``where``: it is left out where
-    the settings of the study are others.
+    the settings of the study are others. ``left = right`` expects no difference beyond ``margin``, in the unit of the
+    measure; without one, beyond the margin of all claims, which is one of R.
 
     Associations read ``architecture: measure[attack] ~+ measure[attack] | measure[attack] @ epoch``: ``~+`` expects
     both to rise together, ``~-`` one to fall where the other rises. What stands behind ``|`` is held constant. Where no
@@ -123,6 +124,7 @@ class ClaimFile(Record):
     secondary: tuple[str, ...] = ()
     attack: str = "fgsm"
     measure: str = "R"
+    margin: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     where: dict[str, Setting] = Field(default_factory=dict)
 
 
@@ -271,12 +273,19 @@ def claim_of(claim: ClaimFile, written: StudyFile) -> Claim:
     if contrasts:
         lookup("attack", _labels(written), claim.attack)
         lookup("measure", QUANTITIES, claim.measure)
+    read = tuple(_contrast(text, written, primary=primary, claim=claim.id) for text, primary in contrasts)
+    if claim.margin is not None and not any(contrast.expect == "none" for contrast in read):
+        raise SpecError(
+            f"claim {claim.id}: margin = {claim.margin:g}, but none of its contrasts expects no difference. "
+            "Write 'left = right', or leave the margin out."
+        )
     return Claim(
         id=claim.id,
         says=claim.says,
         attack=claim.attack,
         measure=claim.measure,
-        contrasts=tuple(_contrast(text, written, primary=primary, claim=claim.id) for text, primary in contrasts),
+        margin=claim.margin,
+        contrasts=read,
         associations=tuple(
             _association(text, written, primary=primary, claim=claim.id) for text, primary in texts if "~" in text
         ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors.torch import load as load_tensors
@@ -17,10 +18,12 @@ from torch import Tensor, nn
 from unperturbed import mechanisms, models
 from unperturbed.attacks import ATTACKS
 from unperturbed.data import Split
+from unperturbed.data.imagenet_weights import find_weights
 from unperturbed.lab.courses import Book, Machine, Station, Stopped, training_passes
 from unperturbed.lab.learning import CHECKPOINT_EVERY, learn_all
 from unperturbed.mechanisms.installing import hidden_layered
-from unperturbed.records import LearningStage, SpecError, TrainingStage
+from unperturbed.models.published import Published, begin_with, read_weights
+from unperturbed.records import LearningStage, Spec, SpecError, TrainingStage
 from unperturbed.tensors.streams import generator
 from unperturbed.training import Codes, State, begin, choose_vectorised, pack, train, unpack
 
@@ -92,9 +95,36 @@ class _Place(NamedTuple):
         return self.frozen | {self.prefix + name: value for name, value in state.weights.items()}
 
 
+def published(model: Spec, root: Path | None) -> Published | None:
+    """Return the published weights that a model names, checked against it; ``None`` if it names none.
+
+    Raises:
+        SpecError: the file is missing, damaged, asks for more than tensors, or does not fit.
+    """
+    name = model.settings.get("weights")
+    if not name:
+        return None
+    found = read_weights(find_weights(str(name), root))
+    begin_with(models.outline(model).to_empty(device="cpu"), found)
+    return found
+
+
+def _published(stage: TrainingStage, station: Station) -> Published | None:
+    """Return what the network of this stage begins with, which must still be what it was when the run began."""
+    if stage.weights_digest is None:
+        return None
+    found = published(stage.model, station.data_root)
+    if found is None or found.digest != stage.weights_digest:
+        raise SpecError(
+            f"{stage.model.settings['weights']}: expected the file with SHA-256 {stage.weights_digest}, with which "
+            "this run began; it was changed since: run again."
+        )
+    return found
+
+
 def _place(stage: TrainingStage, split: Split, station: Station) -> _Place:
     mechanism = mechanisms.build(stage.mechanisms)
-    network = untrained(stage)
+    network = untrained(stage, _published(stage, station))
     if stage.start is not None:
         network.load_state_dict(load_weights(stage.start, station.ledger))
     elif stage.learned is not None:
@@ -118,9 +148,11 @@ def _resume(stages: Sequence[TrainingStage], places: Sequence[_Place], batches: 
     return [begin(place.trained) for place in places]
 
 
-def untrained(stage: TrainingStage) -> nn.Module:
-    """Return the network before its first step, with its mechanisms in place."""
+def untrained(stage: TrainingStage, first: Published | None = None) -> nn.Module:
+    """Return the network before its first step, with its mechanisms in place, and published weights if it has some."""
     network = models.build(stage.model, generator("weights", stage.seed))
+    if first is not None:
+        begin_with(network, first)
     mechanisms.build(stage.mechanisms).install(network)
     return network
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from unperturbed.models.fully_connected import fully_connected
 from unperturbed.models.hidden_layer import HiddenLayerNet, hidden_layer
+from unperturbed.models.imagenet_resnet import imagenet_resnet
 from unperturbed.models.initialisation import initialise
 from unperturbed.models.lenet import lenet
 from unperturbed.models.resnet import resnet
@@ -21,6 +22,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "fully-connected": fully_connected,
     "hidden-layer": hidden_layer,
     "resnet": resnet,
+    "imagenet-resnet": imagenet_resnet,
     "wide-resnet": wide_resnet,
 }
 

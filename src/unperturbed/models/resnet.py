@@ -2,7 +2,7 @@
 
 Source: He et al. (2016), arXiv:1512.03385, table 1, with the usual changes for small images: a 3x3 stem of stride 1 and
 no max-pooling. ResNet50 has 23,520,842 parameters for 10 classes. Names are torchvision's (``conv1``, ``bn1``,
-``layer1.0.conv1``, ``layer2.0.downsample.0``, ``fc``), so its weights load where the shapes agree (all but ``conv1``).
+``layer1.0.conv1``, ``layer2.0.downsample.0``, ``fc``); the shapes are too, but for ``conv1`` (``imagenet_resnet``).
 Initial weights: He et al. (2015) with the fan out for ``start="he-out"`` (torchvision), PyTorch's layer defaults for
 ``start="default"`` (the recipe that the published hyperparameters are taken to come from).
 """
@@ -71,15 +71,17 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Images (batch, 3, 32, 32) to logits (batch, classes)."""
+    """Images (batch, 3, 32, 32) to logits (batch, classes); ``intake`` and ``pool`` are nothing for small images."""
 
     def __init__(self, *, bottleneck: bool, blocks: tuple[int, ...], width: int, classes: int, start: str) -> None:
         super().__init__()
         self.start = start
+        self.intake: nn.Module = nn.Identity()
         block = Bottleneck if bottleneck else BasicBlock
         self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU()
+        self.pool: nn.Module = nn.Identity()
         channels = width
         self.stages = [f"layer{stage + 1}" for stage in range(len(blocks))]
         for stage, (name, repeats) in enumerate(zip(self.stages, blocks, strict=True)):
@@ -93,7 +95,7 @@ class ResNet(nn.Module):
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch classes"]:
         """Return the logits."""
-        hidden = self.relu(self.bn1(self.conv1(images)))
+        hidden = self.pool(self.relu(self.bn1(self.conv1(self.intake(images)))))
         for name in self.stages:
             hidden = self.get_submodule(name)(hidden)
         return self.fc(torch.flatten(F.adaptive_avg_pool2d(hidden, 1), 1))
@@ -113,10 +115,19 @@ def resnet(
     Raises:
         SpecError: a depth that is not in the table.
     """
-    if depth not in DEPTHS:
-        raise SpecError(f"resnet: depth must be one of {', '.join(map(str, DEPTHS))}, got {depth}.")
-    bottleneck, blocks = DEPTHS[depth]
+    bottleneck, blocks = layout("resnet", depth)
     return ResNet(bottleneck=bottleneck, blocks=blocks, width=width, classes=classes, start=start)
+
+
+def layout(model: str, depth: int) -> tuple[bool, tuple[int, ...]]:
+    """Return whether a network of this depth has bottlenecks, and its blocks per stage.
+
+    Raises:
+        SpecError: a depth that is not in the table.
+    """
+    if depth not in DEPTHS:
+        raise SpecError(f"{model}: depth must be one of {', '.join(map(str, DEPTHS))}, got {depth}.")
+    return DEPTHS[depth]
 
 
 class Thinned(nn.Conv2d):

@@ -34,6 +34,7 @@ def rows_of(found: Relation) -> list[tables.Row]:
             "x": point.values[0],
             "y": point.values[1],
             "held": point.values[2] if asked.control else None,
+            "subject": point.subject or None,
             "rival_measure": rival,
             "rival": point.values[2] if rival else None,
         }

@@ -61,7 +61,8 @@ def explanation(row: tables.Row, content: Content) -> tuple[str, ...]:
     pairs = {(row[side], row["measure"]) for side in ("attack", "left_attack", "right_attack") if row[side]}
     unlike = pairs and pairs != {(tables.main_attack(content), tables.main_measure(content))}
     other = f"{tables.name_of(row['measure'])} {under(content, row)}" if unlike else ""
-    return tuple(filter(None, (contrast, row["reason"], other)))
+    margin = "" if row["margin"] is None else f"no difference: none beyond {row['margin']:g}"
+    return tuple(filter(None, (contrast, row["reason"], other, margin)))
 
 
 def under(content: Content, row: tables.Row) -> str:
@@ -102,7 +103,7 @@ def contrasts_view(content: Content) -> View:
                         row["contrast"],
                         below=tuple(filter(None, ("" if row["primary"] else "secondary", row["reason"]))),
                     ),
-                    Text(row["expected"]),
+                    Text(row["expected"], below=() if row["margin"] is None else (f"beyond {row['margin']:g}",)),
                     Text(row["outcome"], badge=row["outcome"], below=(f"found: {row['detected']}",)),
                     Text(
                         with_spread(row["left_mean"], row["left_sd"]),
@@ -125,7 +126,7 @@ def associations_view(content: Content) -> View | None:
     """Return the table of all associations, None where no claim has one that was measured."""
     columns = (
         Column("association", "words"), Column("expected"), Column("outcome"), Column(f"{RHO} [interval]", "number"),
-        Column("p", "number"), Column("networks", "number", ("of conditions",)),
+        Column("p", "number"), Column("networks", "number", ("of conditions", "and subjects")),
         Column("mixed effects", "number", ("slope [interval]", "p")),
         Column("Pearson", "number", ("p if independent",)),
     )  # fmt: skip
@@ -140,7 +141,7 @@ def associations_view(content: Content) -> View | None:
                 Text(row["outcome"], badge=row["outcome"], below=(f"found: {row['detected']}",)),
                 Text(signed(row["rho"]), below=(interval(row["low"], row["high"]),)),
                 Text(probability(row["p"])),
-                Text(whole(row["networks"]), below=(f"of {whole(row['conditions'])}",)),
+                Text(whole(row["networks"]), below=groups(row)),
                 slope(row),
                 Text(signed(row["pearson"], 2), below=(probability(row["p_pearson"]),)),
             )
@@ -148,6 +149,13 @@ def associations_view(content: Content) -> View | None:
         for row in verdicts.association_rows(content)
     ]
     return View(columns, lines) if lines else None
+
+
+def groups(row: tables.Row) -> tuple[str, ...]:
+    """Return of how many conditions the networks are and, where they have subjects, of how many of these."""
+    crossed = "" if row["resampled"] == "conditions" else ", resampled"
+    subjects = () if row["subjects"] is None else (f"{whole(row['subjects'])} subjects{crossed}",)
+    return (f"of {whole(row['conditions'])}", *subjects)
 
 
 def slope(row: tables.Row) -> Text:

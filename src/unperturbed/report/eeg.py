@@ -23,6 +23,7 @@ from unperturbed.report.numbers import RHO, interval, signed
 from unperturbed.report.scalp import POSITIONS, heads
 from unperturbed.statistics import cluster_bootstrap, correlation_map, group_difference, spearman
 from unperturbed.statistics.rank_correlation import FEWEST, seeds_match
+from unperturbed.statistics.subjects import Subjects, crossing, subjects_of
 
 PREDICTION, GAIN = "eeg-prediction", "robustness-gain"  # examinations
 OCCIPITAL = ("O1", "Oz", "O2")
@@ -58,14 +59,20 @@ def gain_maps(study: Study, measurements: Sequence[Measurement], predictions: Se
             ]
             controls = [pair for pair in both if pair[0].condition in study.controls]
             for over, some in (("all networks", both), ("controls", controls)):
-                if (made := _map(label, gain, over, some)) and (over != "controls" or len(controls) < len(both)):
+                if (made := _map(label, gain, over, some, subjects_of(study))) and (
+                    over != "controls" or len(controls) < len(both)
+                ):
                     maps.append(made)
     return tuple(maps)
 
 
-def _map(label: str, gain: str, over: str, pairs: list[tuple[Drawn, float]]) -> GainMap | None:
+def _map(label: str, gain: str, over: str, pairs: list[tuple[Drawn, float]], subjects: Subjects) -> GainMap | None:
     pairs = sorted(pairs, key=lambda pair: (pair[0].architecture, pair[0].condition, pair[0].seed))
     clusters = [(found.architecture, found.condition) for found, _ in pairs]
+    crossed = crossing(
+        clusters,
+        [subjects.get((*cluster, found.seed), "") for cluster, (found, _) in zip(clusters, pairs, strict=True)],
+    )
     axes = {(*found.arrays["channels"].tolist(), *found.arrays["times"].tolist()) for found, _ in pairs}
     if len(set(clusters)) < FEWEST or len(axes) != 1:
         return None
@@ -88,8 +95,8 @@ def _map(label: str, gain: str, over: str, pairs: list[tuple[Drawn, float]]) -> 
         found.rho,
         found.p if matched else np.full_like(found.p, np.nan),
         spearman(over_all, values),
-        cluster_bootstrap(over_all, values, clusters, seed=0),
-        group_difference(now[:, groups[0]], now[:, groups[1]], values, clusters) if defined else None,
+        cluster_bootstrap(over_all, values, clusters, crossed=crossed, seed=0),
+        group_difference(now[:, groups[0]], now[:, groups[1]], values, clusters, crossed=crossed) if defined else None,
     )
 
 

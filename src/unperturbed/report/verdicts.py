@@ -51,6 +51,7 @@ def claims_rows(content: Content) -> list[dict[str, Any]]:
                 "published_right": claim.published.right.mean if claim.published else None,
                 "published_epoch": claim.published.left.epoch if claim.published else None,
                 "published_p": tables.finite(claim.published.p) if claim.published else None,
+                "margin": claim.margin,
             }
         )
     return rows
@@ -106,6 +107,7 @@ def contrast_rows(content: Content) -> list[dict[str, Any]]:
                 "published_epoch": published.left.epoch if published else None,
                 "published_p": tables.finite(published.p) if published else None,
                 "reason": row.reason,
+                "margin": tables.finite(row.margin),
             }
         )
     return rows
@@ -116,7 +118,8 @@ def association_rows(content: Content) -> list[dict[str, Any]]:
 
     ``pearson`` has the p of networks that are independent, which they are not; ``slope`` is that of the model with
     mixed effects, in standard deviations, None where it is not estimable. Neither decides. With a ``rival``, ``rho`` is
-    the difference of two correlations, and there is nothing beside its interval.
+    the difference of two correlations, and there is nothing beside its interval. ``subjects`` are people whose
+    responses belong to the networks, None where nothing was recorded.
     """
     rows: list[dict[str, Any]] = []
     for found in content.decisions.relations:
@@ -149,6 +152,8 @@ def association_rows(content: Content) -> list[dict[str, Any]]:
                 "slope_high": slope_high,
                 "p_slope": tables.finite(found.mixed.p),
                 "rival": str(asked.rival) if asked.rival else None,
+                "subjects": found.subjects or None,
+                "resampled": "conditions and subjects" if found.crossed else "conditions",
             }
         )
     return rows

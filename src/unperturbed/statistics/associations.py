@@ -1,9 +1,10 @@
 """One association over the networks of a study: its points, the rank correlation, and what of it is certain.
 
-A point is a network that has all measures; its cluster is its condition (of its architecture). It is left out where a
-measure is missing or not defined. The interval of the rank correlation decides; beside it stand Pearson's correlation,
-as studies publish it, and the slope of a model with mixed effects, where conditions, architectures and seeds have
-intercepts of their own. Where two correlations are compared, their difference and its interval are all there is.
+A point is a network that has all measures; its cluster is its condition (of its architecture), and the subject whose
+responses belong to it crosses these where it has one. It is left out where a measure is missing or not defined. The
+interval of the rank correlation decides; beside it stand Pearson's correlation, as studies publish it, and the slope of
+a model with mixed effects, where conditions, architectures, seeds and subjects have intercepts of their own. Where two
+correlations are compared, their difference and its interval are all there is.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from unperturbed.statistics.rank_correlation import (
     seeds_match,
     spearman,
 )
+from unperturbed.statistics.subjects import Subjects, crossing
 from unperturbed.statistics.values import Values, at
 
 
@@ -38,6 +40,7 @@ class Point(NamedTuple):
     seed: int
     epoch: int
     values: tuple[float, ...]
+    subject: str = ""  # whose responses belong to it; empty where nothing was recorded
 
     @property
     def cluster(self) -> tuple[str, str]:
@@ -72,9 +75,21 @@ class Relation:
         return len({point.cluster for point in self.points})
 
     @property
+    def subjects(self) -> int:
+        """The number of people whose responses belong to them; 0 where nothing was recorded."""
+        return len({point.subject for point in self.points} - {""})
+
+    @property
+    def crossed(self) -> bool:
+        """Whether people were resampled beside conditions."""
+        return crossing([point.cluster for point in self.points], [point.subject for point in self.points]) is not None
+
+    @property
     def over(self) -> str:
-        """Both numbers in words."""
-        return f"{self.n} network{'' if self.n == 1 else 's'} of {self.clusters} condition" + "s" * (self.clusters > 1)
+        """The numbers in words."""
+        counts = ((self.clusters, "condition"), (self.subjects, "subject"))
+        of = " and ".join(f"{count} {noun}{'s' * (count > 1)}" for count, noun in counts if count)
+        return f"{self.n} network{'' if self.n == 1 else 's'} of {of}"
 
     @property
     def effect(self) -> float:
@@ -114,11 +129,11 @@ class Relation:
 
 
 def relate(
-    claim: Claim, association: Association, values: Values, *, settings: Settings
+    claim: Claim, association: Association, values: Values, subjects: Subjects, *, settings: Settings
 ) -> tuple[Relation | None, str]:
     """Return the association as it was measured, or ``None`` and why there is none."""
     cells = values.cells(association.architecture)
-    found = [point for cell in cells for point in _points(cell, cells, association, values)]
+    found = [point for cell in cells for point in _points(cell, cells, association, values, subjects)]
     points = tuple(point for point in found if np.isfinite(point.values).all())
     if not points:
         where = f" of {association.architecture}" if association.architecture else ""
@@ -133,21 +148,25 @@ def relate(
         remarks.append(f"conditions without all of these measures are left out: {', '.join(missing)}")
     if undefined := len(found) - len(points):
         remarks.append(f"networks for which one of these is not defined are left out: {undefined}")
+    people = [point.subject for point in points]
+    crossed = crossing(clusters, people)
+    if crossed is None and 0 < (few := len(set(people) - {""})) < FEWEST:
+        remarks.append(f"fewer than {FEWEST} subjects ({few}): nothing is inferred about other ones")
     if association.rival is not None:
         one, other = (np.reshape(values, (-1, 1)) for values in (x, third[0]))
-        compared = group_difference(one, other, y, clusters, confidence=confidence, **resampled)
+        compared = group_difference(one, other, y, clusters, crossed=crossed, confidence=confidence, **resampled)
         remarks += _lacking(compared.difference, compared.interval, len(conditions), certain="both are the same")
         reason = "; ".join(remarks)
         return Relation(claim.id, association, points, compared.difference, compared.interval, math.nan, reason), ""
     control = third[0] if third else None
     rho = spearman(x, y, control=control)
-    interval = cluster_bootstrap(x, y, clusters, control=control, confidence=confidence, **resampled)
+    interval = cluster_bootstrap(x, y, clusters, crossed=crossed, control=control, confidence=confidence, **resampled)
     remarks += _lacking(rho, interval, len(conditions), certain="(nearly) all networks are in perfect order")
     matched = seeds_match(clusters, [point.seed for point in points])
     if not matched:
         remarks.append("conditions differ in their seeds: no p by permutation")
     p = cluster_permutation(x, y, clusters, control=control, seed=settings.seed) if matched else math.nan
-    groups = [point.architecture for point in points], [point.seed for point in points]
+    groups = [point.architecture for point in points], [point.seed for point in points], people
     relation = Relation(
         claim.id,
         association,
@@ -178,7 +197,11 @@ def _variables(association: Association) -> list[Variable]:
 
 
 def _points(
-    cell: tuple[str, str], cells: Iterable[tuple[str, str]], association: Association, values: Values
+    cell: tuple[str, str],
+    cells: Iterable[tuple[str, str]],
+    association: Association,
+    values: Values,
+    subjects: Subjects,
 ) -> Iterable[Point]:
     """Return the networks of a cell that have all measures, at the epoch among those of its architecture."""
     variables = _variables(association)
@@ -187,4 +210,5 @@ def _points(
     for epoch in at(association.epoch, sorted(evaluated)):
         measured = [values.of(variable, *cell).get(epoch, {}) for variable in variables]
         for seed in sorted(set.intersection(*(set(seeds) for seeds in measured))):
-            yield Point(*cell, seed, epoch, tuple(seeds[seed] for seeds in measured))
+            subject = subjects.get((*cell, seed), "")
+            yield Point(*cell, seed, epoch, tuple(seeds[seed] for seeds in measured), subject)

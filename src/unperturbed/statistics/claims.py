@@ -28,6 +28,7 @@ from unperturbed.statistics.associations import Relation, relate
 from unperturbed.statistics.contrasts import Arm, Published, Row, Settings, measure
 from unperturbed.statistics.intervals import RESAMPLES, Interval
 from unperturbed.statistics.significance import holm
+from unperturbed.statistics.subjects import subjects_of
 from unperturbed.statistics.values import Values
 
 # A network that classifies every test image and not one perturbed image has R = 0.0208 on the published grid: less than
@@ -44,6 +45,7 @@ class ClaimResult:
     verdict: Outcome
     decisive: Row | Relation | None
     reason: str  # what stands in the way of support, or how else than by its interval it came; else empty
+    margin: float | None  # the largest difference that counts as none; ``None`` where a direction is claimed
     rows: tuple[Row, ...]  # of its contrasts, primary rows first
     relations: tuple[Relation, ...] = ()  # of its associations
 
@@ -90,11 +92,14 @@ class ClaimResult:
             "p": self.p,
             "p_adjusted": self.p_adjusted,
             "n": self.n,
+            "margin": self.margin,
             "published": None
             if published is None
             else {"left": _plain(published.left), "right": _plain(published.right), "p": _number(published.p)},
         }
-        return plain | ({"conditions": self.decisive.clusters} if isinstance(self.decisive, Relation) else {})
+        if isinstance(self.decisive, Relation):
+            plain |= {"conditions": self.decisive.clusters, "subjects": self.decisive.subjects}
+        return plain
 
 
 @dataclass(frozen=True)
@@ -143,11 +148,16 @@ MATCHED = (
     "A sweep stands for the value that it has, at each seed, where it equals the other network in the matching measure "
     "(interpolated between two neighbours along it); a seed whose network lies beyond its ends is left out."
 )
+OWN_MARGINS = "A margin that a claim names takes the place of this one: {margins}."
 ASSOCIATED = (
     "An association is Spearman's correlation over all networks, partial where it has a control, and counts as a "
     "contrast of its claim. It is supported when its {confidence:.0%} interval, from resampling whole conditions, lies "
     "on the expected side of 0, contradicted when it lies on the other side, and undecided otherwise. Neither the "
     "interval nor the p, from exchanging whole conditions, is adjusted for the number of associations."
+)
+CROSSED = (
+    "Where networks of several conditions share a subject, and there are at least 4 subjects, these are resampled as "
+    "well as conditions, so that an interval is about other subjects too."
 )
 
 
@@ -166,7 +176,8 @@ def decide(
         study: the claims, their contrasts and the published values.
         measurements: what was measured; rows of other measures or attacks than a claim's are no part of it.
         alpha: level of the tests after correction, in (0, 0.5); intervals have confidence 1 - alpha.
-        margin: largest difference that counts as none, in the unit of the claims' measure (R), above 0.
+        margin: largest difference that counts as none where a claim names no margin of its own, in the unit of its
+            measure (R), above 0.
         resamples: of each bootstrap interval.
         seed: of each bootstrap interval.
 
@@ -177,7 +188,7 @@ def decide(
         raise SpecError(f"alpha: expected a number between 0 and 0.5, got {alpha}; 0.05 is usual.")
     if not margin > 0:
         raise SpecError(f"margin: expected a difference above 0, got {margin}; for R, {MARGIN} is the default.")
-    values = Values(measurements)
+    values, subjects = Values(measurements), subjects_of(study)
     settings = Settings(alpha=alpha, resamples=resamples, seed=seed)
     rows: list[Row] = []
     relations: dict[str, list[Relation]] = {claim.id: [] for claim in study.claims}
@@ -188,12 +199,14 @@ def decide(
             rows += measured.rows
             gaps[claim.id] += measured.gaps if contrast.primary else ()
         for association in claim.associations:
-            relation, gap = relate(claim, association, values, settings=settings)
+            relation, gap = relate(claim, association, values, subjects, settings=settings)
             relations[claim.id] += [relation] if relation else []
             gaps[claim.id] += [gap] if gap and association.primary else []
+    margins = {claim.id: claim.margin or margin for claim in study.claims}
+    rows = [replace(row, margin=margins[row.claim]) if row.expect == "none" else row for row in rows]
     decided = [
-        *_decide_family([row for row in rows if row.primary], alpha=alpha, margin=margin),
-        *_decide_family([row for row in rows if not row.primary], alpha=alpha, margin=margin),
+        *_decide_family([row for row in rows if row.primary], alpha=alpha),
+        *_decide_family([row for row in rows if not row.primary], alpha=alpha),
     ]
     return Decisions(
         claims=tuple(
@@ -202,6 +215,7 @@ def decide(
                 tuple(row for row in decided if row.claim == claim.id),
                 tuple(relations[claim.id]),
                 gaps[claim.id],
+                margin=margins[claim.id],
             )
             for claim in study.claims
         ),
@@ -212,12 +226,15 @@ def decide(
 
 
 def _whole_rule(study: Study, *, alpha: float, margin: float) -> str:
-    """Return the rule, with what it says of matched contrasts and associations where the study has them."""
+    """Return the rule, with what it says of own margins, matched contrasts and associations where a study has them."""
     parts = [rule(alpha=alpha, margin=margin)]
+    if own := [f"{claim.margin:g} in {claim.measure} for {claim.id}" for claim in study.claims if claim.margin]:
+        parts.append(OWN_MARGINS.format(margins=", ".join(own)))
     if any(contrast.right.condition in study.sweeps for claim in study.claims for contrast in claim.contrasts):
         parts.append(MATCHED)
     if any(claim.associations for claim in study.claims):
         parts.append(ASSOCIATED.format(confidence=1 - alpha))
+        parts += [CROSSED] if subjects_of(study) else []
     return " ".join(parts)
 
 
@@ -230,27 +247,27 @@ def enough(alpha: float) -> int:
     return math.floor(-math.log2(alpha)) + 1
 
 
-def _decide_family(rows: Sequence[Row], *, alpha: float, margin: float) -> list[Row]:
+def _decide_family(rows: Sequence[Row], *, alpha: float) -> list[Row]:
     decided: list[Row] = []
     for row, p_adjusted in zip(rows, holm([row.p for row in rows]), strict=True):
         detected: Literal["greater", "less"] | None = None
         if p_adjusted < alpha:
             detected = "greater" if row.difference > 0 else "less"
-        outcome, reason = _outcome(row, detected, alpha, margin), row.reason
+        outcome, reason = _outcome(row, detected, alpha), row.reason
         if row.tied and row.expect == "none" and outcome == "undecided":
             reason += f", and {enough(alpha)} equal ones would show the absence of a difference"
         decided.append(replace(row, p_adjusted=p_adjusted, detected=detected, outcome=outcome, reason=reason))
     return decided
 
 
-def _outcome(row: Row, detected: Literal["greater", "less"] | None, alpha: float, margin: float) -> Outcome:
+def _outcome(row: Row, detected: Literal["greater", "less"] | None, alpha: float) -> Outcome:
     if row.equivalence is not None and row.tied:
         return "supported" if row.n >= enough(alpha) else "undecided"
     if row.equivalence is None:
         if detected is None:
             return "undecided"
         return "supported" if detected == row.expect else "contradicted"
-    low, high = row.equivalence
+    (low, high), margin = row.equivalence, row.margin
     if detected is None and -margin < low and high < margin:
         return "supported"
     if detected is not None and (low > margin or high < -margin):
@@ -258,7 +275,9 @@ def _outcome(row: Row, detected: Literal["greater", "less"] | None, alpha: float
     return "undecided"
 
 
-def _result(claim: Claim, rows: tuple[Row, ...], relations: tuple[Relation, ...], gaps: Sequence[str]) -> ClaimResult:
+def _result(
+    claim: Claim, rows: tuple[Row, ...], relations: tuple[Relation, ...], gaps: Sequence[str], *, margin: float
+) -> ClaimResult:
     primary = [part for part in (*rows, *relations) if part.primary]
     outcomes = {part.outcome for part in primary}
     verdict: Outcome = "undecided"
@@ -273,6 +292,7 @@ def _result(claim: Claim, rows: tuple[Row, ...], relations: tuple[Relation, ...]
         verdict=verdict,
         decisive=max(having or primary, key=_weakness, default=None),
         reason=_reason(primary, verdict, gaps),
+        margin=margin if any(contrast.expect == "none" for contrast in claim.contrasts) else None,
         rows=rows,
         relations=relations,
     )
@@ -306,8 +326,8 @@ def _shortfall(part: Row | Relation) -> str:
         return f"expected {words[part.association.expect]}, found {words[part.detected]}"
     if part.expect == "none" and part.outcome == "undecided":
         if part.detected is None:
-            return "no difference found, but one larger than the margin is not excluded"
-        return f"found {part.detected}, but not shown to be larger than the margin"
+            return f"no difference found, but one larger than the margin {part.margin:g} is not excluded"
+        return f"found {part.detected}, but not shown to be larger than the margin {part.margin:g}"
     return f"expected {words.get(part.expect, part.expect)}, found {words.get(part.detected, part.detected)}"
 
 

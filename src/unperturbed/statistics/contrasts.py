@@ -100,6 +100,7 @@ class Row:
     p_adjusted: float = math.nan
     detected: Literal["greater", "less"] | None = None  # the direction found after correction
     outcome: Outcome = "undecided"
+    margin: float = math.nan  # the largest difference that counts as none, where none is expected
 
     @property
     def effect(self) -> float:

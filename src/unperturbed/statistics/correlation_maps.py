@@ -16,7 +16,6 @@ weights or a network beside them. Conditions of unequal size cannot either, and 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
@@ -25,8 +24,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from unperturbed.records import SpecError
-from unperturbed.statistics.intervals import RESAMPLES, UNDEFINED, Interval, tail_of
-from unperturbed.statistics.rank_correlation import FEWEST, correlations, draws_of, members_of, orders_of
+from unperturbed.statistics.intervals import RESAMPLES, UNDEFINED, Interval
+from unperturbed.statistics.rank_correlation import correlations, members_of, orders_of, resampled
 from unperturbed.statistics.samples import ROUNDING, sample
 
 TOGETHER = 500  # permutations that are computed at a time
@@ -112,6 +111,7 @@ def group_difference(
     gains: ArrayLike,
     clusters: Sequence[Hashable],
     *,
+    crossed: Sequence[Hashable] | None = None,
     confidence: float = 0.95,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -128,25 +128,27 @@ def group_difference(
         second: the same of the other group.
         gains: one value per network.
         clusters: to which condition each network belongs; of fewer than 4, there is no interval.
+        crossed: to which subject each belongs, as for `cluster_bootstrap`.
         confidence: the share of such intervals that is to contain the true difference, in (0, 1).
         resamples: how often the clusters are drawn with replacement.
         seed: seed of these draws.
     """
-    tail, y = tail_of(confidence), sample(gains, name="gains")
-    members = members_of(clusters, y.size)
-    count = members.shape[1]
-    counts = draws_of(count, resamples, seed)
-    one, other = (
-        np.mean([correlations([sample(channel, name=name), y], members, counts) for channel in np.transpose(group)], 0)
+    y = sample(gains, name="gains")
+    groups = [
+        [sample(channel, name=name) for channel in np.transpose(group)]
         for name, group in (("first", first), ("second", second))
-    )
-    difference = one - other
-    centre, drawn = float(difference[0]), difference[1:][np.isfinite(difference[1:])]
-    interval = UNDEFINED
-    if count >= FEWEST and math.isfinite(centre) and drawn.size >= resamples / 2 and drawn.std() > ROUNDING:
-        reach = float(stats.t.isf(tail, count - 1) * drawn.std(ddof=1))
-        interval = Interval(low=centre - reach, high=centre + reach)
-    return GroupDifference(float(one[0]), float(other[0]), centre, interval)
+    ]
+
+    def means(members: Floats, counts: Floats) -> list[Floats]:
+        return [np.mean([correlations([channel, y], members, counts) for channel in group], 0) for group in groups]
+
+    one, other = (float(found[0]) for found in means(np.eye(y.size), np.ones((1, y.size))))
+    low, high = resampled(
+        lambda members, counts: np.subtract(*means(members, counts)),
+        y.size, clusters, crossed, confidence=confidence, resamples=resamples, seed=seed,
+    )  # fmt: skip
+    certain = high - low <= ROUNDING  # the groups are the same
+    return GroupDifference(one, other, one - other, UNDEFINED if certain else Interval(low, high))
 
 
 def _standardised(ranks: Floats) -> Floats:

@@ -16,7 +16,8 @@ where measures differ most: conditions, less one for each coefficient, less the 
 
 Measured, at the level 0.05, with 90 % of each variance between clusters of 3 and no association: it rejected in 2 to
 6 % of 400 samples of 6 to 15 clusters, also beside a control, of two architectures and of unequal clusters. The p of
-independent networks did so in 25 to 41 % (unequal: 15 %).
+independent networks did so in 25 to 41 % (unequal: 15 %). With 20 to 70 % of each variance between 4 to 10 subjects
+that cross 6 or 12 conditions, and an intercept for each of them, it rejected in 1 to 5 % of 100 samples.
 
 Departs from the sources: statsmodels' ``MixedLM``, which has the same model and is the referee of the tests, is not
 used. Its optimiser walks along the likelihood without a bound and does not converge where a :math:`\psi` is best at 0:
@@ -98,7 +99,8 @@ def mixed_effects(
         x: one value per network.
         y: as many.
         clusters: to which condition each network belongs; of fewer than 4, the slope is not estimable.
-        others: the same of other groups, such as architectures or seeds; one that tells nothing apart is left out.
+        others: the same of other groups, such as architectures, seeds or subjects; one that tells nothing apart, or
+            the same as another, is left out.
         control: as many values of what has a slope of its own.
         confidence: the share of such intervals that is to contain the true slope, in (0, 1).
     """
@@ -106,7 +108,8 @@ def mixed_effects(
     columns = columns_of(x, y, control)
     n = columns[0].size
     own, *rest = (members_of(labels, n) for labels in (clusters, *others))
-    rest = [group for group in rest if group.shape[1] > 1 and not _same(own, group)]
+    rest = [group for group in rest if group.shape[1] > 1]
+    rest = [group for place, group in enumerate(rest) if not any(_same(other, group) for other in (own, *rest[:place]))]
     count = own.shape[1]
     df = count - len(columns) - sum(group.shape[1] - 1 for group in rest if _encloses(group, own))
     if count < FEWEST or df < 1 or not all(spread(values) > 0 for values in columns):

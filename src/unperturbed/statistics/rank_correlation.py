@@ -37,6 +37,27 @@ partial 0.52, effects 0.9, G = 8    0.944 (0.99)  0.929 (0.87)  0.714 (0.54)
 partial 0.52, effects 0.9, G = 24   0.957 (0.54)  0.956 (0.52)  0.719 (0.29)
 ==================================  ============  ============  ============
 
+Where networks of several clusters share something else, such as a person whose EEG they predict, that crosses the
+clusters, and is resampled by itself: :math:`s^{*2}` is the sum of both variances, and t has the degrees of freedom of
+the fewer ones. Cameron, Gelbach and Miller (2011), Journal of Business and Economic Statistics 29, 238-249, subtract
+the variance of single networks, which is in both; with 12 clusters and 10 subjects that covered in 0.91 to 0.94, so it
+is not done here. Drawing both at once (Owen 2007, Annals of Applied Statistics 1, 386-411) covered in 0.95 to 1.00,
+with intervals up to 1.3 times as wide. 1,000 samples per cell, one network of each of G clusters and S subjects,
+``effects``: the shares of the variance that are those of the clusters and of the subjects; 199 resamples:
+
+===============================================  ============  ==============
+sample                                           this form     clusters alone
+===============================================  ============  ==============
+rho 0.00, effects 0.90 and 0.00, G = 12, S = 5   0.988 (1.27)  0.947 (1.04)
+rho 0.00, effects 0.70 and 0.20, G = 12, S = 5   0.985 (1.11)  0.938 (0.82)
+rho 0.00, effects 0.45 and 0.45, G = 12, S = 5   0.989 (1.08)  0.806 (0.61)
+rho 0.00, effects 0.45 and 0.45, G = 12, S = 10  0.953 (0.79)  0.798 (0.52)
+rho 0.00, effects 0.20 and 0.70, G = 12, S = 10  0.939 (0.88)  0.466 (0.29)
+rho 0.00, effects 0.30 and 0.30, G = 12, S = 10  0.976 (0.66)  0.851 (0.44)
+rho 0.61, effects 0.45 and 0.45, G = 12, S = 10  0.966 (0.53)  0.829 (0.34)
+rho 0.61, effects 0.45 and 0.45, G = 6, S = 5    0.987 (1.02)  0.871 (0.62)
+===============================================  ============  ==============
+
 Departs from the sources: resamples without a correlation, or with one of exactly 1 or -1, are left out; where they are
 more than half of all, where the networks themselves are in perfect order, and of fewer than 4 clusters, there is no
 interval. Seeds that all clusters share are not resampled: what is inferred is about other clusters, not other seeds.
@@ -48,7 +69,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from itertools import permutations
 
 import numpy as np
@@ -83,6 +104,7 @@ def cluster_bootstrap(
     y: ArrayLike,
     clusters: Sequence[Hashable],
     *,
+    crossed: Sequence[Hashable] | None = None,
     control: ArrayLike | None = None,
     confidence: float = 0.95,
     resamples: int = RESAMPLES,
@@ -94,21 +116,59 @@ def cluster_bootstrap(
         x: one value per network.
         y: as many.
         clusters: to which cluster each network belongs; of fewer than 4, both limits are NaN.
+        crossed: to which member of another population each network belongs, such as a subject, from which networks of
+            several clusters may come; of fewer than 4, both limits are NaN. Then the interval is one over both.
         control: as many values of what is held constant.
         confidence: the share of such intervals that is to contain the true correlation, in (0, 1).
         resamples: how often the clusters are drawn with replacement.
         seed: seed of these draws; equal seeds give equal intervals.
     """
     columns = columns_of(x, y, control)
-    members = members_of(clusters, columns[0].size)
-    count, tail = members.shape[1], tail_of(confidence)
-    counts = draws_of(count, resamples, seed)
-    centre, *z = _fisher(correlations(columns, members, counts))
-    defined = np.array(z)[np.isfinite(z)]
-    if count < FEWEST or math.isnan(centre) or defined.size < resamples / 2:
-        return UNDEFINED
-    reach = float(stats.t.isf(tail, count - 1) * defined.std(ddof=1))
-    return Interval(low=math.tanh(centre - reach), high=math.tanh(centre + reach))
+
+    def z(members: Floats, counts: Floats) -> Floats:
+        return _fisher(correlations(columns, members, counts))
+
+    low, high = resampled(z, columns[0].size, clusters, crossed, confidence=confidence, resamples=resamples, seed=seed)
+    return Interval(low=math.tanh(low), high=math.tanh(high))
+
+
+def resampled(
+    statistic: Callable[[Floats, Floats], Floats],
+    n: int,
+    clusters: Sequence[Hashable],
+    crossed: Sequence[Hashable] | None,
+    *,
+    confidence: float,
+    resamples: int,
+    seed: int,
+) -> Interval:
+    """Return the interval of a statistic of ``n`` networks from resampling their clusters, and what crosses them.
+
+    Args:
+        statistic: its value in each of many resamples, from the members of the clusters and how often each was drawn.
+        n: the number of networks.
+        clusters: as for `cluster_bootstrap`.
+        crossed: as for `cluster_bootstrap`.
+        confidence: as for `cluster_bootstrap`.
+        resamples: as for `cluster_bootstrap`.
+        seed: as for `cluster_bootstrap`.
+
+    Returns:
+        Both limits NaN of fewer than 4 clusters or what crosses them, and where the statistic, or most of its
+        resamples, are not defined.
+    """
+    tail = tail_of(confidence)
+    populations = [members_of(labels, n) for labels in (clusters, crossed) if labels is not None]
+    fewest = min(members.shape[1] for members in populations)
+    variance, centre = 0.0, math.nan
+    for members in populations:
+        centre, *drawn = statistic(members, draws_of(members.shape[1], resamples, seed)).tolist()
+        defined = np.array(drawn)[np.isfinite(drawn)]
+        if fewest < FEWEST or math.isnan(centre) or defined.size < resamples / 2:
+            return UNDEFINED
+        variance += float(defined.var(ddof=1))
+    reach = float(stats.t.isf(tail, fewest - 1)) * math.sqrt(variance)
+    return Interval(low=centre - reach, high=centre + reach)
 
 
 def cluster_permutation(

@@ -8,6 +8,7 @@ import pytest
 
 from unperturbed import cli
 from unperturbed.data import RECORDINGS, fetch, instructions, listing, verify
+from unperturbed.data.catalogue import EVERYTHING
 from unperturbed.data.recordings import things_eeg2
 from unperturbed.records import SpecError
 
@@ -74,7 +75,8 @@ def test_every_file_that_is_missing_is_named(bare, command):
 
 def test_a_sound_set_is_verified_and_a_damaged_one_is_not(bare, written, command, monkeypatch):
     folder = shutil.copytree(written[0], bare / "things-eeg2")
-    monkeypatch.setattr(things_eeg2, "examine", partial(things_eeg2.examine, layout=written[1].layout))
+    examine = partial(things_eeg2.examine, layout=written[1].layout)
+    monkeypatch.setitem(EVERYTHING, "things-eeg2", EVERYTHING["things-eeg2"]._replace(examine=examine))
     assert [row.state for row in verify("things-eeg2", bare)] == ["sound"] * 6
     code, out, _ = command("verify", "things-eeg2", "--data-root", bare)
     assert code == 0

@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
 
+from unperturbed.data.files import Examined
 from unperturbed.data.recordings.pickles import read_dictionary
 from unperturbed.data.recordings.recording import Recordings
 from unperturbed.records import SpecError
@@ -104,14 +105,6 @@ class Listed(NamedTuple):
     def identifiers(self) -> tuple[str, ...]:
         """Folder and file of each image."""
         return tuple(f"{folder}/{file}" for folder, file in zip(self.folders, self.files, strict=True))
-
-
-class Examined(NamedTuple):
-    """A file or folder of the data set, and what is wrong with it: nothing if ``problem`` is empty."""
-
-    name: str
-    there: bool
-    problem: str
 
 
 def read_subject(folder: Path, subject: int, *, layout: Layout = ORIGINAL) -> Subject:
