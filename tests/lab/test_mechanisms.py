@@ -5,6 +5,7 @@ import torch
 
 from unperturbed import lab
 from unperturbed.ledger import Ledger
+from unperturbed.records import Spec
 
 STUDY = """
 title = "Tiny defences"
@@ -65,6 +66,17 @@ def _tables(study, folder, stop_after=None, **options):
             return None
         number = ledger.latest_run().id
         return ledger.curves(number), ledger.measurements(number)
+
+
+def test_what_is_known_of_a_training_is_recorded_with_it(study, tmp_path):
+    first, *_ = study.trials
+    mixed = Spec(name="mixed-training", settings={"attacks": "noise", "clean": 0.25})
+    trial = first.model_copy(update={"mechanisms": (mixed,), "attacks": {}, "seeds": (0,)})
+    _, measurements = _tables(study.model_copy(update={"trials": (trial,)}), tmp_path)
+    facts = {row.measure: row for row in measurements if row.attack == ""}
+    assert facts["branch_clean"].value + facts["branch_noise"].value == pytest.approx(1)
+    assert 0 < facts["branch_clean"].value < facts["branch_noise"].value
+    assert (facts["branch_pgd"].value, facts["branch_pgd"].unit) == (0, "fraction")
 
 
 @pytest.mark.parametrize("stop_after", [5, 60])

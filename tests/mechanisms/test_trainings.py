@@ -7,6 +7,7 @@ from torch import nn
 
 from unperturbed import mechanisms
 from unperturbed.attacks import ATTACKS
+from unperturbed.measures.quantities import QUANTITIES
 from unperturbed.mechanisms import NOTHING, Tools
 from unperturbed.mechanisms.mixed_training import BRANCHES
 from unperturbed.mechanisms.trades import trades
@@ -152,6 +153,10 @@ def test_the_branches_of_the_mixture_have_their_probabilities_and_are_counted(ca
     for share, count in zip((4, 1, 1, 1, 1), taken.tolist(), strict=True):
         p = share / 8
         assert abs(count / taken.sum() - p) < 4 * (p * (1 - p) / draws) ** 0.5
+    facts = mechanism.facts(network.state_dict())
+    assert list(facts) == [f"branch_{name}" for name in BRANCHES]
+    assert list(facts.values()) == pytest.approx([count / (steps * len(images)) for count in taken.tolist()])
+    assert set(facts) <= set(QUANTITIES)
 
 
 @pytest.mark.parametrize("attack", BRANCHES[1:])
@@ -230,6 +235,16 @@ def test_the_watch_of_fast_training_sees_that_one_step_leaves_more_than_many():
     for _ in range(2):
         mechanism.objective(_cross_entropy, tools)(network, images, torch.zeros(8, dtype=torch.int64))
     assert network.overfitting.tolist() == [3.0, 2.0, 0.0]
+    facts = mechanism.facts(network.state_dict())
+    assert facts == {"overfitting_looks": pytest.approx(2 / 3), "overfitting_gap": 0.0}
+    assert set(facts) <= set(QUANTITIES)
+
+
+def test_a_watch_that_never_looked_says_nothing():
+    mechanism = mechanisms.build([Spec(name="fast-training", settings={"watch_every": 0})])
+    network = _FirstTwo()
+    mechanism.install(network)
+    assert mechanism.facts(network.state_dict()) == {}
 
 
 def test_a_filter_has_the_values_computed_by_hand():

@@ -19,8 +19,10 @@ from unperturbed import mechanisms, models
 from unperturbed.attacks import ATTACKS
 from unperturbed.data import Split
 from unperturbed.data.imagenet_weights import find_weights
-from unperturbed.lab.courses import Book, Machine, Station, Stopped, training_passes
+from unperturbed.examinations import measured
+from unperturbed.lab.courses import Book, Station, Stopped, training_passes
 from unperturbed.lab.learning import CHECKPOINT_EVERY, learn_all
+from unperturbed.measures.quantities import Measured
 from unperturbed.mechanisms.installing import hidden_layered
 from unperturbed.models.published import Published, begin_with, read_weights
 from unperturbed.records import LearningStage, Spec, SpecError, TrainingStage
@@ -76,7 +78,9 @@ def _train_missing(lanes: Sequence[dict[int, TrainingStage]], station: Station) 
             if epoch in owed:
                 with ledger.together():
                     for lane, place, state in zip(group, places, states, strict=True):
-                        _record_weights(lane[epoch], place.whole(state), state, ledger, machine, watch)
+                        whole = place.whole(state)
+                        facts = measured(mechanism.facts(whole), state.seen)
+                        _record_weights(lane[epoch], whole, state, facts, station, watch)
                 computed += len(group)
         watch.save(states, keep=owed[-1] < first.recipe.epochs)
     return computed
@@ -224,19 +228,24 @@ class _Watch:
 
 
 def _record_weights(
-    stage: TrainingStage, weights: dict[str, Tensor], state: State, ledger: Book, machine: Machine, watch: _Watch
+    stage: TrainingStage,
+    weights: dict[str, Tensor],
+    state: State,
+    facts: Sequence[Measured],
+    station: Station,
+    watch: _Watch,
 ) -> None:
-    ledger.record(
+    station.ledger.record(
         stage,
         save_tensors(weights),
         suffix=".safetensors",
         curves=(),
-        measures=[("training_loss", state.loss, "nats", "lower", state.seen)],
+        measures=[("training_loss", state.loss, "nats", "lower", state.seen), *facts],
         seconds=watch.seconds,
         forwards=watch.passes,
         backwards=watch.passes,
-        device=machine.device.type,
-        versions=machine.versions,
+        device=station.machine.device.type,
+        versions=station.machine.versions,
     )
 
 

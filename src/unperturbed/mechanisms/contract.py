@@ -120,6 +120,10 @@ def _as_recorded(responses: Tensor, _labels: Tensor, _seed: int) -> Tensor:
     return responses
 
 
+def _nothing_to_say(_weights: Mapping[str, Tensor]) -> Mapping[str, float]:
+    return {}
+
+
 def _as_it_is(_network: nn.Module) -> AbstractContextManager[None]:
     return nullcontext()
 
@@ -132,7 +136,8 @@ class Mechanism(NamedTuple):
     is attacked during training. ``finish`` makes a trained network a deployed one. ``alone`` says why networks with
     this mechanism train one by one and not as one vectorised program; nothing has no reason. ``responses`` is applied
     once, at the beginning of training, to what was recorded with all training images: (responses, labels, seed of the
-    network) to responses of the same shape, the same ones for the same seed.
+    network) to responses of the same shape, the same ones for the same seed. ``facts`` is what training is known by
+    afterwards, by the names of quantities, from the weights and buffers of the whole network.
     """
 
     install: Callable[[nn.Module], None] = _unchanged
@@ -145,6 +150,7 @@ class Mechanism(NamedTuple):
     settle: Callable[[nn.Module, int], None] = _as_learned
     frozen: bool = False
     responses: Callable[[Tensor, Tensor, int], Tensor] = _as_recorded
+    facts: Callable[[Mapping[str, Tensor]], Mapping[str, float]] = _nothing_to_say
 
 
 NOTHING = Mechanism(alone="")
@@ -191,6 +197,9 @@ def compose(*mechanisms: Mechanism) -> Mechanism:
             recorded = each.responses(recorded, labels, seed)
         return recorded
 
+    def facts(weights: Mapping[str, Tensor]) -> Mapping[str, float]:
+        return {name: value for each in mechanisms for name, value in each.facts(weights).items()}
+
     rules = [each.learning for each in mechanisms if each.learning is not None]
     if len(rules) > 1:
         raise SpecError(f"mechanisms: expected one rule at most that learns the hidden layer, got {len(rules)}")
@@ -207,6 +216,7 @@ def compose(*mechanisms: Mechanism) -> Mechanism:
         settle=settle,
         frozen=any(each.frozen for each in mechanisms),
         responses=responses,
+        facts=facts,
     )
 
 

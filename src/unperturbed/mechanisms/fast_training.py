@@ -7,6 +7,8 @@ than 20 points on a batch.
 Matched control: ``adversarial_training`` with steps that reach the ball.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +22,7 @@ def fast_training(*, eps: float = 8 / 255, stride: float = 1.25, watch_every: in
     """Return training on images one random start and one step away.
 
     The buffer ``overfitting`` keeps what the watch saw: how often it looked, how often the gap was above 20 points, and
-    the last gap (a fraction of the batch).
+    the last gap (a fraction of the batch). The share of such looks and the last gap are recorded with the training.
 
     Args:
         eps: radius of the Linf ball, as a fraction of full scale.
@@ -49,7 +51,12 @@ def fast_training(*, eps: float = 8 / 255, stride: float = 1.25, watch_every: in
 
         return one_step_away
 
-    return Mechanism(install=install, objective=objective, alone=ATTACKS)
+    return Mechanism(install=install, objective=objective, alone=ATTACKS, facts=_seen)
+
+
+def _seen(weights: Mapping[str, Tensor]) -> dict[str, float]:
+    looks, fallen, gap = weights["overfitting"].tolist()
+    return {"overfitting_looks": fallen / looks, "overfitting_gap": gap} if looks else {}
 
 
 def _look(network: nn.Module, images: Tensor, labels: Tensor, tools: Tools, eps: float) -> None:

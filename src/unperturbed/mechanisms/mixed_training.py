@@ -6,6 +6,7 @@ is not given there; ours reach the ball. The draw is for each batch, or for each
 Matched control: ``adversarial_training`` with the same PGD.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -33,7 +34,7 @@ def mixed_training(
     """Return training on a mixture of clean and changed images.
 
     How often each branch was taken is kept with the weights, in the buffer ``branches``: images, in the order of
-    ``BRANCHES``.
+    ``BRANCHES``. Their shares are recorded with the training.
 
     Args:
         clean: probability of a clean draw; the attacks share the rest evenly.
@@ -100,4 +101,9 @@ def mixed_training(
 
         return on_a_mixture
 
-    return Mechanism(install=install, objective=objective, alone=f"{ATTACKS}; {DRAWS}")
+    return Mechanism(install=install, objective=objective, alone=f"{ATTACKS}; {DRAWS}", facts=_shares)
+
+
+def _shares(weights: Mapping[str, Tensor]) -> dict[str, float]:
+    taken = weights["branches"].double()
+    return {f"branch_{name}": float(share) for name, share in zip(BRANCHES, taken / taken.sum(), strict=True)}
