@@ -23,35 +23,6 @@ from unperturbed.records import SpecError
 TINY = Path(__file__).with_name("tiny.toml")
 TWO = ("fully-connected/digits", "fully-connected/objects")
 CPU = torch.device("cpu")
-UNSTABLE = """
-title = "Unstable"
-question = "What becomes of a training that diverges?"
-source = "none"
-[settings]
-[architectures]
-net = "a small network"
-[conditions.first]
-says = "digits"
-data = { name = "digits" }
-[conditions.second]
-says = "digits"
-data = { name = "digits" }
-[attacks.fgsm]
-attack = "fgsm"
-eps = [0, 0.1]
-images = 5
-[scales.laptop]
-says = "seconds"
-seeds = 1
-[scales.laptop.architectures.net]
-model = { name = "fully-connected", hidden = 16 }
-recipe = { epochs = 2, learning_rate = 1e20 }
-evaluate = [2]
-[[claims]]
-id = "A"
-says = "nothing"
-primary = ["net: first > second"]
-"""
 
 
 def run(study, folder, **options):
@@ -83,14 +54,20 @@ def _nobody_stays():
     assert not workers()
 
 
-def test_the_tables_are_those_of_one_after_another(two, finished, tmp_path):
+def test_the_tables_are_those_of_one_after_another_and_a_training_that_diverges_fails_its_trial_only(
+    two, finished, tmp_path
+):
+    first, *_ = two.trials
+    reckless = first.recipe.model_copy(update={"learning_rate": 1e20})
+    unstable = first.model_copy(update={"condition": "unstable", "recipe": reckless, "attacks": {}})
+    study = two.model_copy(update={"trials": (unstable, *two.trials)})
     seen = []
-    outcome = run(two, tmp_path, workers=2, on_update=lambda update: seen.append((update.done, len(workers()))))
-    assert (outcome.computed, outcome.reused, outcome.failed) == (2, 0, {})
+    outcome = run(study, tmp_path, workers=2, on_update=lambda update: seen.append((update.done, len(workers()))))
+    assert (outcome.computed, outcome.reused, list(outcome.failed)) == (2, 0, ["fully-connected/unstable"])
+    assert "from step 2 on" in outcome.failed["fully-connected/unstable"]
     assert tables(tmp_path) == tables(finished)
     assert max(alive for _, alive in seen) == 2
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
-    assert seen[-1][0] == pytest.approx(1, abs=0.2)
 
 
 def test_what_is_recorded_needs_no_process(two, finished, tmp_path):
@@ -152,14 +129,6 @@ def test_processes_end_when_the_one_that_runs_the_study_is_killed(tmp_path):
     while any(Path(f"/proc/{child}").exists() for child in started) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not [child for child in started if Path(f"/proc/{child}").exists()]
-
-
-def test_a_training_that_diverges_fails_its_trial_only(tmp_path):
-    path = tmp_path / "unstable.toml"
-    path.write_text(UNSTABLE, encoding="utf-8")
-    outcome = run(lab.load(str(path)), tmp_path / "ledger", workers=2)
-    assert set(outcome.failed) == {"net/first", "net/second"}
-    assert all("epoch" in reason or "step" in reason for reason in outcome.failed.values())
 
 
 def test_what_a_process_raises_is_raised(two, tmp_path):
