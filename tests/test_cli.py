@@ -50,7 +50,7 @@ def test_run_prints_one_json_object_with_the_promised_keys(unperturbed, ledger):
     assert found["trials"] == {"total": 6, "computed": 0, "reused": 6, "failed": 0}
     assert (found["study"], found["scale"]) == ("tiny", "laptop")
     (claim,) = found["claims"]
-    assert list(claim) == ["id", "says", "verdict", "effect", "interval", "p", "p_adjusted", "n", "published"]
+    assert list(claim) == ["id", "says", "verdict", "effect", "interval", "p", "p_adjusted", "n", "published", "margin"]
     assert claim["n"] == 2
     assert claim["verdict"] in ("supported", "contradicted", "undecided")
     assert Path(found["report"]).read_text(encoding="utf-8").startswith("<!doctype html>")
@@ -103,11 +103,9 @@ def test_new_copies_a_study_that_runs_and_overwrites_nothing(unperturbed, tmp_pa
 def test_data_list_names_every_set(unperturbed):
     code, out, _ = unperturbed("data", "list", "--json")
     assert code == 0
-    images, recordings = (
-        ["digits", "photographs", "mnist", "cifar10", "fusion"],
-        ["things-eeg2", "eeg-faces-houses", "images92"],
-    )
-    assert [row["name"] for row in json.loads(out)] == [*images, *recordings]
+    images = ["digits", "photographs", "mnist", "cifar10", "fusion"]
+    recordings, weights = ["things-eeg2", "eeg-faces-houses", "images92"], ["imagenet-weights"]
+    assert [row["name"] for row in json.loads(out)] == [*images, *recordings, *weights]
 
 
 @pytest.mark.parametrize(

@@ -92,10 +92,10 @@ class ClaimResult:
             "p": self.p,
             "p_adjusted": self.p_adjusted,
             "n": self.n,
-            "margin": self.margin,
             "published": None
             if published is None
             else {"left": _plain(published.left), "right": _plain(published.right), "p": _number(published.p)},
+            "margin": self.margin,
         }
         if isinstance(self.decisive, Relation):
             plain |= {"conditions": self.decisive.clusters, "subjects": self.decisive.subjects}
