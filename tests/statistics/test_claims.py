@@ -502,7 +502,7 @@ def test_plain_has_the_promised_keys_and_is_json():
     question = study((contrast("lenet/a", "lenet/b"),), published=PUBLISHED)
     (claim,) = decide(question, measured({"lenet/a": {1: HIGH}, "lenet/b": {1: LOW}})).claims
     plain = json.loads(json.dumps(claim.plain(), allow_nan=False))
-    keys = ["id", "says", "verdict", "effect", "interval", "p", "p_adjusted", "n", "margin", "published"]
+    keys = ["id", "says", "verdict", "effect", "interval", "p", "p_adjusted", "n", "published", "margin"]
     assert list(plain) == keys
     assert (plain["id"], plain["says"], plain["verdict"], plain["n"]) == ("K1", "claim 1", "supported", 5)
     assert plain["interval"] == list(paired_bootstrap(HIGH, LOW, seed=0))
