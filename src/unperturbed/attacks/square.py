@@ -156,7 +156,7 @@ def _several(
     together, and again from there if one was: the same points come out as of one query after another. ``value`` is
     brought up to date in place.
     """
-    images, queries = (each.flatten() for each in _pairs(len(value), draws.shape[1], value.device))
+    images, queries = _pairs(len(value), draws.shape[1], value.device)
     broken = torch.zeros_like(value, dtype=torch.bool)
     moved = False
     while len(images) > 0:
@@ -180,8 +180,8 @@ def _several(
 @functools.lru_cache(maxsize=64)
 def _pairs(images: int, queries: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return every image with every query, the queries of one image behind each other."""
-    each = torch.meshgrid(torch.arange(images, device=device), torch.arange(queries, device=device), indexing="ij")
-    return each[0], each[1]
+    pairs = torch.arange(images * queries, device=device)
+    return pairs // queries, pairs % queries
 
 
 def _look(
@@ -319,7 +319,7 @@ class _Pyramids:
 
 def _rows(values: Tensor, images: Tensor) -> Tensor:
     """Return the rows of these images, without a copy where they are all."""
-    return values if torch.equal(images, _pairs(len(values), 1, images.device)[0].flatten()) else values[images]
+    return values if torch.equal(images, _pairs(len(values), 1, images.device)[0]) else values[images]
 
 
 @functools.cache

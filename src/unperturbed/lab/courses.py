@@ -54,19 +54,42 @@ Progress = Callable[[str, float], None]  # what is being done, and how much of i
 
 
 class Book(Protocol):
-    """What a trial asks of the ledger, whichever process writes it."""
+    """What a trial asks of the ledger, whichever process writes it; each of these does what ``Ledger`` says of it."""
 
-    def find(self, stage: Record) -> Stored | None: ...  # noqa: D102 - as of the ledger, all of these
-    def read(self, stage: Stored) -> bytes: ...  # noqa: D102
+    def find(self, stage: Record) -> Stored | None:
+        """Return what is recorded."""
+        ...
+
+    def read(self, stage: Stored) -> bytes:
+        """Return the artefact."""
+        ...
+
     @property
-    def record(self) -> Callable[..., object]: ...  # noqa: D102
-    def together(self) -> AbstractContextManager[None]: ...  # noqa: D102
-    def place(  # noqa: D102
+    def record(self) -> Callable[..., object]:
+        """Record what a stage returned."""
+        ...
+
+    def together(self) -> AbstractContextManager[None]:
+        """Record all that comes, or none of it."""
+        ...
+
+    def place(
         self, run_id: int, stage_digest: str, architecture: str, condition: str, seed: int, epoch: int, label: str
-    ) -> None: ...
-    def save_checkpoint(self, stage_key: str, content: bytes) -> None: ...  # noqa: D102
-    def load_checkpoint(self, stage_key: str) -> bytes | None: ...  # noqa: D102
-    def drop_checkpoint(self, stage_key: str) -> None: ...  # noqa: D102
+    ) -> None:
+        """Note that the run used a stage."""
+        ...
+
+    def save_checkpoint(self, stage_key: str, content: bytes) -> None:
+        """Replace a checkpoint."""
+        ...
+
+    def load_checkpoint(self, stage_key: str) -> bytes | None:
+        """Return a checkpoint."""
+        ...
+
+    def drop_checkpoint(self, stage_key: str) -> None:
+        """Remove a checkpoint."""
+        ...
 
 
 class Station(NamedTuple):

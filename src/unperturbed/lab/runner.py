@@ -1,4 +1,4 @@
-"""All trials of a study, one after another, with progress and the time left; and what would run, and why."""
+"""All trials of a study, with progress and the time left; and what would run, and why."""
 
 from __future__ import annotations
 

@@ -48,6 +48,7 @@ def gain_maps(study: Study, measurements: Sequence[Measurement], predictions: Se
     for m in measurements:
         if labels.get(m.attack) == GAIN and m.measure == "robustness_gain" and np.isfinite(m.value):
             gains[m.attack][m.architecture, m.condition, m.seed, m.epoch] = m.value
+    subjects = subjects_of(study)
     maps: list[GainMap] = []
     for label in dict.fromkeys(found.label for found in predictions):
         for gain in (name for name, examination in labels.items() if examination == GAIN):
@@ -59,9 +60,9 @@ def gain_maps(study: Study, measurements: Sequence[Measurement], predictions: Se
             ]
             controls = [pair for pair in both if pair[0].condition in study.controls]
             for over, some in (("all networks", both), ("controls", controls)):
-                if (made := _map(label, gain, over, some, subjects_of(study))) and (
-                    over != "controls" or len(controls) < len(both)
-                ):
+                if over == "controls" and len(controls) == len(both):
+                    continue  # the same map again
+                if made := _map(label, gain, over, some, subjects):
                     maps.append(made)
     return tuple(maps)
 
