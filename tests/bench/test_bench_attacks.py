@@ -60,7 +60,8 @@ def small(network, monkeypatch):
     monkeypatch.setattr(bench, "THREADS", 1)  # many tests may share few cores
     monkeypatch.setattr(bench, "OFTEN", 1)
     cases = (
-        bench.Case("fgsm", Task("fgsm", "linf", RADII), ("linear",)),
+        bench.Case("fgsm", Task("fgsm", "linf", RADII), ("linear",), inherit=False),
+        bench.Case("fgsm_inherited", Task("fgsm", "linf", RADII), ("linear",)),
         bench.Case("pgd", Task("pgd", "linf", RADII, steps=20), ("linear",)),
         bench.Case("ddn", Task("ddn", "l2", steps=100), ("linear",)),
         bench.Case("curve", Task("fmn", "linf", steps=50), ("linear",), peers=False, curve=RADII),
@@ -187,6 +188,16 @@ def test_fgsm_takes_the_passes_that_are_owed_and_peers_take_more(small):
         if row.runs:
             assert row.eps == (0.0, *RADII)
             assert row.accuracy == pytest.approx(left(small))  # one step is all that a linear classifier needs
+
+
+def test_fgsm_that_inherits_judges_only_what_no_smaller_radius_broke(small):
+    rows = {row.library: row for row in bench.measure(repeats=1, only="fgsm_inherited")}
+    ours = rows["unperturbed"]
+    unbroken = [1.0, *left(small)[:-1]]  # before the clean image and before every radius
+    assert ours.forwards == pytest.approx(sum(unbroken))
+    assert ours.owed == pytest.approx((sum(unbroken), left(small)[0]))
+    assert ours.backwards == 1.0  # of the whole batch: what is wrong from the start is known only after the forward
+    assert ours.budget == "fgsm linf (fgsm_inherited)"
 
 
 def test_pgd_of_every_library_leaves_what_the_closed_form_leaves(small):

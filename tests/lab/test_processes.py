@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from unperturbed import lab
 from unperturbed.lab.engines import Job, processes
@@ -138,6 +139,17 @@ def test_what_a_process_raises_is_raised(two, tmp_path):
     station = SimpleNamespace(**vars(job), accept_inexact=False, stopped=lambda: False)
     with pytest.raises(SpecError, match="mnist needs the file"):
         list(processes.run([broken, *rest], Job(station, lambda _: lambda *_: None, 1)))
+
+
+def test_a_process_keeps_the_libraries_below_numpy_to_its_share_of_the_threads(monkeypatch):
+    """Or the threads of several wait for each other: a spectrum took 6 seconds instead of a twentieth of one."""
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: SimpleNamespace(is_alive=lambda: True))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    here, there = multiprocessing.Pipe()
+    here.close()  # nothing to do
+    with threadpool_limits(2):
+        processes.work(there, multiprocessing.Event(), processes._Charge(0, "cpu", None, None, False, threads=1))
+        assert {library["num_threads"] for library in threadpool_info()} == {1}
 
 
 def test_two_trials_do_not_compute_one_stage_at_once():

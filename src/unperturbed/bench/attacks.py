@@ -3,9 +3,9 @@
 Same network, images, labels, budget and threads; the libraries run in turn, so that a machine whose speed drifts is
 fair to all. Peers get images out and are judged for nothing; our time contains our own judge. A pass is one image
 going forward or a gradient coming back, counted by a module around the network. What a peer returned is judged by our
-judge. In a curve, an image that broke at one radius counts as broken at the larger ones, for every library; only for
-FGSM every radius stands for itself. Distances are means over the images that were broken by every library that broke
-most.
+judge. In a curve, an image that broke at one radius counts as broken at the larger ones, for every library; only in the
+published form of FGSM every radius stands for itself. Distances are means over the images that were broken by every
+library that broke most.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ MOST = 0.9  # of the images that were right: who breaks fewer has no mean distan
 
 
 CASES = (
-    Case("fgsm", Task("fgsm", "linf", RADII)),
+    Case("fgsm", Task("fgsm", "linf", RADII), inherit=False),
+    Case("fgsm_inherited", Task("fgsm", "linf", RADII)),
     Case("pgd", Task("pgd", "linf", RADII, steps=40)),
     Case("apgd", Task("apgd", "linf", RADII, steps=100)),
     Case("carlini_wagner", Task("carlini_wagner", "l2", steps=100, searches=9)),
@@ -126,7 +127,7 @@ def _measure(case: Case, network: Network, count: int, repeats: int, tell: Calla
     clean = _clean(network)
     everywhere = _broken_by_all([each.outcome for each in timed.values()], clean)
     rows = [_row(case, network, present[place], each, clean, everywhere) for place, each in sorted(timed.items())]
-    due = _owed(case.task, network) if any(row.library == OURS for row in rows) else None
+    due = next((_owed(case, network, row.accuracy) for row in rows if row.library == OURS), None)
     return [*_compared(rows, due), *(_absent(case, network, library, reason) for library, reason in missing + failed)]
 
 
@@ -180,10 +181,16 @@ def _warm(contestant: Contestant, network: Network) -> None:
     network.classifier.zero_grad(set_to_none=True)
 
 
-def _owed(task: Task, network: Network) -> tuple[float, float] | None:
-    """Return the forwards and backwards per image that the case owes, where that can be counted."""
-    if task.attack == "fgsm":
+def _owed(case: Case, network: Network, left: tuple[float, ...]) -> tuple[float, float] | None:
+    """Return the forwards and backwards per image that the case owes, where that can be counted.
+
+    ``left`` is the accuracy at 0 and at every radius.
+    """
+    task = case.task
+    if not case.inherit:
         return 1.0 + len(task.eps), 1.0
+    if task.attack == "fgsm":
+        return 1.0 + sum(left[:-1]), left[0]
     if task.attack not in ("pgd", "apgd"):
         return None
     return owed(network, ATTACKS[task.attack], norm=task.norm, eps=task.eps, **settings(task))
@@ -217,7 +224,7 @@ def _row(
     curve: tuple[float, ...] = ()
     if broken is not None:
         every = np.vstack([~clean, broken])
-        carried = every if task.attack == "fgsm" else np.logical_or.accumulate(every, axis=0)
+        carried = np.logical_or.accumulate(every, axis=0) if case.inherit else every
         curve = tuple(float(accuracy) for accuracy in 1 - carried.mean(axis=1))
     right = distance[clean] if distance is not None else None
     return Row(

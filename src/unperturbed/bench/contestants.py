@@ -36,6 +36,7 @@ class Case(NamedTuple):
     images: int = IMAGES
     peers: bool = True
     curve: tuple[float, ...] = ()  # radii at which the distances of one run are read, beside PGD
+    inherit: bool = True  # whether an image broken at one radius counts as broken at the larger ones, for every library
 
 
 class Outcome(NamedTuple):
@@ -90,7 +91,16 @@ def _sweep(case: Case, network: Network, counted: Counted) -> tuple[Run, Callabl
     eps = (0.0, *(task.eps or case.curve or ANY_RADII))
 
     def run() -> Evidence:
-        return sweep(counted, network.images, network.labels, attack, eps=eps, norm=task.norm, **settings(task))
+        return sweep(
+            counted,
+            network.images,
+            network.labels,
+            attack,
+            eps=eps,
+            norm=task.norm,
+            inherit=case.inherit,
+            **settings(task),
+        )
 
     def judged(evidence: Evidence) -> Outcome:
         note = "; ".join(evidence.remarks)

@@ -31,6 +31,11 @@ class Row(NamedTuple):
     found: float | None  # fraction of the images that were right and were broken
     note: str
 
+    @property
+    def budget(self) -> str:
+        """The attack and its norm, with the case where that has another name."""
+        return f"{self.attack} {self.norm}" + ("" if self.case == self.attack else f" ({self.case})")
+
 
 def table(rows: Sequence[Row]) -> Table:
     """Return the rows for a terminal of 100 columns.
@@ -51,7 +56,7 @@ def table(rows: Sequence[Row]) -> Table:
         before = key
         owed_forwards, owed_backwards = row.owed or (None, None)
         view.add_row(
-            f"{row.attack} {row.norm}, {row.n}\n{row.network}" if first else "",
+            f"{row.budget}, {row.n}\n{row.network}" if first else "",
             f"{row.library}\n{row.version}",
             _number(row.seconds, 2),
             _number(row.ratio, 2),
@@ -89,7 +94,7 @@ def markdown(rows: Sequence[Row]) -> str:
         due = "" if row.owed is None else f"{row.owed[0]:.1f} + {row.owed[1]:.1f}"
         lines.append(
             (
-                f"{row.attack} {row.norm}",
+                row.budget,
                 row.network,
                 str(row.n),
                 f"{row.library} {row.version}".strip(),

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from unperturbed.data import Dataset
 from unperturbed.lab.courses import Machine, Progress, Station, Stopped, load_all, versions
@@ -269,6 +270,7 @@ def work(line: Connection, stop: Any, charge: _Charge) -> None:
     """Run the trials that come over ``line`` until it is closed; what a worker process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the one that runs the study decides
     torch.set_num_threads(charge.threads)
+    threadpool_limits(charge.threads)  # NumPy's too: several workers that wait for each other's threads stand still
     parent = multiprocessing.parent_process()
     assert parent is not None, "a worker is started by the process that runs the study"
     book, device = _Line(line), torch.device(charge.device)
