@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import typer
 from unperturbed.records import SpecError
 
 if TYPE_CHECKING:
-    from unperturbed.records import Study
+    from unperturbed.records import Setting, Study
 
 LedgerFolder = Annotated[
     Path, typer.Option("--ledger", help="Folder that keeps results.", envvar="UNPERTURBED_LEDGER", metavar="DIR")
@@ -72,14 +73,27 @@ class StudyChoice:
         from unperturbed import lab
 
         chosen = {"digits": self.digits, "objects": self.objects}
-        settings = {name: value for name, value in chosen.items() if value is not None}
+        settings: dict[str, Setting] = {name: value for name, value in chosen.items() if value is not None}
         for word in self.settings or ():
             name, sign, value = word.partition("=")
             if not (name and sign and value):
                 raise SpecError(f"--set: expected NAME=VALUE, for example images=cifar10; got {word!r}")
-            settings[name] = value
+            settings[name] = _as_in_a_study_file(value)
         changes = lab.Changes(self.seeds, tuple(self.only or ()), self.until_epoch, self.pretraining_epochs, settings)
         return lab.load(self.study, scale=self.scale, changes=changes)
+
+
+def _as_in_a_study_file(value: str) -> Setting:
+    """Return the number or truth value that the words stand for in TOML, or the words, which need no quotes here.
+
+    >>> _as_in_a_study_file("200"), _as_in_a_study_file("0.5"), _as_in_a_study_file("true"), _as_in_a_study_file("none")
+    (200, 0.5, True, 'none')
+    """
+    try:
+        read = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return value
+    return read if isinstance(read, bool | int | float | str) else value
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
