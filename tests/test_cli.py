@@ -100,6 +100,18 @@ def test_new_copies_a_study_that_runs_and_overwrites_nothing(unperturbed, tmp_pa
     assert (code, err.strip()) == (2, "unperturbed: mine.toml exists already. Choose another name.")
 
 
+def test_a_setting_is_read_as_in_a_study_file(unperturbed, tmp_path):
+    words = ("explain", "local-learning", "--ledger", tmp_path / "none", "--only", "local")
+    assert unperturbed(*words, "--set", "epochs=200")[0] == 0
+    code, _, err = unperturbed(*words, "--set", "epochs=many")
+    assert (code, err.strip()) == (2, "unperturbed: krotov-hopfield: epochs must be int, got 'many'.")
+    code, _, err = unperturbed(*words, "--set", "epochs")
+    assert (code, err.strip()) == (
+        2,
+        "unperturbed: --set: expected NAME=VALUE, for example images=cifar10; got 'epochs'",
+    )
+
+
 def test_data_list_names_every_set(unperturbed):
     code, out, _ = unperturbed("data", "list", "--json")
     assert code == 0
