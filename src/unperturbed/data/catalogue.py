@@ -30,7 +30,7 @@ from unperturbed.data.split import faded
 from unperturbed.records import SpecError
 from unperturbed.registry import lookup
 
-State = Literal["official", "sound", "inexact", "damaged", "missing"]
+State = Literal["official", "sound", "inexact", "damaged", "missing", "left out"]
 """``sound``: all there and of the right form, where the authors publish no checksums."""
 
 
@@ -215,9 +215,11 @@ def verify(name: str, root: Path | None = None) -> list[Verified]:
 
 
 def _described(path: Path, examined: Examined) -> Verified:
-    state: State = "sound" if not examined.problem else "damaged" if examined.there else "missing"
-    got = examined.problem if examined.there else "nothing"
-    return Verified(examined.name, str(path), state, "what its authors describe", got)
+    absent: State = "missing" if examined.needed else "left out"
+    state: State = "sound" if not examined.problem else "damaged" if examined.there else absent
+    return Verified(
+        examined.name, str(path), state, "what its authors describe", examined.problem if examined.there else ""
+    )
 
 
 def _verified(official: OfficialSet, file: OfficialFile, place: Found | None) -> Verified:

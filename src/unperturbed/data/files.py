@@ -46,6 +46,7 @@ class Examined(NamedTuple):
     name: str
     there: bool
     problem: str
+    needed: bool = True  # or one that the set can do without
 
 
 class Download(NamedTuple):

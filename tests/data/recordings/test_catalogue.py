@@ -62,15 +62,14 @@ def test_what_to_download_by_hand_is_said_with_the_place_for_it(bare, command):
     assert instructions("mnist") == ""
 
 
-def test_every_file_that_is_missing_is_named(bare, command):
+def test_every_file_that_is_missing_is_named_and_one_subject_is_enough(bare, command):
     code, out, _ = command("verify", "things-eeg2", "--data-root", bare)
     assert code == 1
     lines = out.splitlines()
-    assert len(lines) == 2 + 2 * 10
-    place = bare / "things-eeg2" / "sub-10" / "preprocessed_eeg_test.npy"
-    assert lines[-1] == (
-        f"sub-10/preprocessed_eeg_test.npy: missing (expected what its authors describe, got nothing) {place}"
-    )
+    assert len(lines) == 2 + 2 + 9
+    place = bare / "things-eeg2" / "sub-01" / "preprocessed_eeg_test.npy"
+    assert lines[3] == f"sub-01/preprocessed_eeg_test.npy: missing {place}"
+    assert lines[-1] == f"sub-10: left out {bare / 'things-eeg2' / 'sub-10'}"
 
 
 def test_a_sound_set_is_verified_and_a_damaged_one_is_not(bare, written, command, monkeypatch):
@@ -87,6 +86,12 @@ def test_a_sound_set_is_verified_and_a_damaged_one_is_not(bare, written, command
     assert code == 1
     assert out.count(": sound ") == 5
     assert f"sub-02/preprocessed_eeg_test.npy: damaged (expected what its authors describe, got {path} cannot" in out
+    path.unlink()
+    code, out, _ = command("verify", "things-eeg2", "--data-root", bare)
+    assert (code, out.splitlines()[-1]) == (1, f"sub-02/preprocessed_eeg_test.npy: missing {path}")
+    shutil.rmtree(path.parent)
+    code, out, _ = command("verify", "things-eeg2", "--data-root", bare)
+    assert (code, out.splitlines()[-1]) == (0, f"sub-02: left out {path.parent}")
 
 
 def test_addresses_name_the_authors_and_a_commit():

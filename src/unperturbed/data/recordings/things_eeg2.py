@@ -129,6 +129,8 @@ def read_subject(folder: Path, subject: int, *, layout: Layout = ORIGINAL) -> Su
 def examine(folder: Path, *, layout: Layout = ORIGINAL) -> Iterator[Examined]:
     """Yield each file and folder of the data set, read and compared with the layout.
 
+    Of subjects after the first, a whole folder may be missing.
+
     Args:
         folder: where the data set should be.
         layout: how many images, repetitions and subjects are expected.
@@ -142,6 +144,10 @@ def examine(folder: Path, *, layout: Layout = ORIGINAL) -> Iterator[Examined]:
 
         yield _examined(folder, f"{part}_images", look)
     for subject in range(1, layout.subjects + 1):
+        own = response_file(folder, subject, "training").parent
+        if subject > 1 and not own.is_dir():
+            yield Examined(own.name, False, "missing", needed=False)
+            continue
         for part in PARTS:
             path = response_file(folder, subject, part)
             read = partial(_responses, path, images[part], layout.repetitions(part))
