@@ -98,7 +98,7 @@ def _optimises(seen: Seen) -> Flag:
 def _no_gradient(behaviour: Behaviour) -> Flag:
     value = max(behaviour.zero_rounded, behaviour.zero_exact)
     if behaviour.no_gradient is not None:
-        says = f"There is no gradient: {behaviour.no_gradient}"
+        says = f"There is no gradient: {behaviour.no_gradient.rstrip('.')}."
     elif behaviour.zero_exact > ZERO:
         says = f"The gradient of the margin is exactly 0 for {behaviour.zero_exact:.0%} of the images."
     elif behaviour.zero_rounded > ZERO:
