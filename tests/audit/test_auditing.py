@@ -10,6 +10,7 @@ from torch import nn
 
 from unperturbed.attacks import fgsm
 from unperturbed.audit import audit
+from unperturbed.records import SpecError
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -107,6 +108,45 @@ def test_what_looks_at_the_batch_is_judged_alone_and_that_is_said():
 def test_nothing_is_said_of_modes_and_company_where_they_do_not_matter():
     network = plain_network()
     assert audit(network, IMAGES, labels_of(network), eps=0.05, budget="quick").remarks == ()
+
+
+def test_attacks_that_could_not_run_are_told():
+    def lost_off_the_grid(images):
+        on_it = (images * 10 - (images * 10).round()).abs().flatten(1).amax(dim=1) < 0.2  # noise of 4/255 stays on it
+        return torch.where(on_it.unsqueeze(1), plain_network_once(images), torch.nan)
+
+    images = (IMAGES * 10).round() / 10
+    with torch.no_grad():
+        labels = plain_network_once(images).argmax(dim=1)
+    found = audit(lost_off_the_grid, images, labels, eps=0.04, budget="quick")
+    assert found.robust_accuracy == 1.0
+    assert found.verdict == "suspect"
+    said = found.remarks[-1]
+    assert said.endswith(
+        f" of {len(found.attacks)} attacks could not run. The first: classifier: expected finite logits; got nan for 40 of 40 images."
+    )
+
+
+def test_an_audit_refuses_what_it_cannot_do():
+    network = plain_network()
+    labels = labels_of(network)
+    for settings, message in (
+        ({"eps": 0.1, "batch_size": 0}, r"^batch_size: expected at least 1; got 0$"),
+        ({"eps": 0.1, "batch_size": -5}, r"^batch_size: expected at least 1; got -5$"),
+        ({"eps": 0}, r"^eps: expected more than 0; got 0: there is nothing to attack$"),
+        ({"eps": 0.1, "norm": "l1"}, r"^norm: expected linf or l2, which every attack of an audit has; got 'l1'$"),
+        (
+            {"eps": 0.1, "traits": ("odd",)},
+            r"^traits: expected some of random, vanishing, shattered, optimises; got 'odd'$",
+        ),
+        ({"eps": 0.1, "budget": "fast"}, r"^budget: expected one of quick, standard, headline; got 'fast'$"),
+    ):
+        with pytest.raises(SpecError, match=message):
+            audit(network, IMAGES, labels, **settings)
+    with pytest.raises(
+        SpecError, match=r"^classifier: expected it in the mode in which it is deployed; it is in train"
+    ):
+        audit(network.train(), IMAGES, labels, eps=0.1)
 
 
 def test_a_random_classifier_is_attacked_through_a_mean_over_draws_whatever_a_short_trial_says():

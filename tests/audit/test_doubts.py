@@ -383,3 +383,12 @@ def test_the_curve_of_a_linear_classifier_is_its_closed_form():
     assert [point.accuracy for point in found.points] == pytest.approx(
         [left_at(point.eps) for point in found.points], abs=1e-9
     )
+
+
+def test_where_the_smallest_attack_finds_nothing_every_radius_is_attacked():
+    case = case_of(linear)
+    whole = case.perturb
+    case.perturb = lambda name, rows, **settings: case.images[rows] if name == "fmn" else whole(name, rows, **settings)
+    found = [point.accuracy for point in curve(case, None).points if point.eps != EPS]  # there the audit has tried all
+    radii = [EPS * part for part in (0, 0.25, 0.5, 0.75, 1.5, 2, 3, 4)]
+    assert found == pytest.approx([left_at(radius) for radius in radii], abs=1e-9)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from unperturbed.attacks import Classifier, Passes
+from unperturbed.attacks.batches import check_batch_size
 from unperturbed.attacks.classifier import predict
 from unperturbed.attacks.expectation import expectation
 from unperturbed.attacks.inputs import check_eps, check_images, check_labels
@@ -28,7 +29,7 @@ from unperturbed.audit.case import Case
 from unperturbed.audit.coherence import coherence
 from unperturbed.audit.curve import Curve, curve
 from unperturbed.audit.examination import Asked, Clock, OnUpdate, doubt, doubt_again, run_suite
-from unperturbed.audit.findings import company, definitions, modes, pictures, traits_found, versions
+from unperturbed.audit.findings import company, definitions, failures, modes, pictures, traits_found, versions
 from unperturbed.audit.record import Audit, Flag, Norm, Randomness
 from unperturbed.audit.stand_ins import alone
 from unperturbed.audit.variants import Found, find
@@ -84,6 +85,7 @@ def audit(
     check_labels(labels, len(images))
     check_norm(norm)
     check_eps(eps)
+    check_batch_size(batch_size)
     _check(classifier, norm, eps, traits)
     chosen = budget_of(budget)
     clock = Clock(on_update)
@@ -245,7 +247,7 @@ def _record(
         broken_by=None if best is None or best.broke == 0 else f"{best.name} through {best.through}",
         variants=followed.standings,
         pictures=pictures(case),
-        remarks=(*remarks, *traits_found(asked.traits, seen.behaviour, seen.found.seen)),
+        remarks=(*remarks, *failures(case), *traits_found(asked.traits, seen.behaviour, seen.found.seen)),
         forwards=forwards,
         backwards=backwards,
         seconds=clock.seconds,

@@ -80,6 +80,14 @@ def company(case: Case, usual: Case) -> list[str]:
     ]
 
 
+def failures(case: Case) -> list[str]:
+    """Return a remark if attacks could not run on this classifier."""
+    failed = [attempt.remark for attempt in case.attempts if attempt.remark]
+    if not failed:
+        return []
+    return [f"{len(failed)} of {len(case.attempts)} attacks could not run. The first: {failed[0].rstrip('.')}."]
+
+
 def pictures(case: Case) -> tuple[Picture, ...]:
     """Return the first images that were broken, with what broke them."""
     rows = [row for row, by in enumerate(case.broken_by) if by is not None][:PICTURES]
