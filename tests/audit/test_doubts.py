@@ -150,6 +150,10 @@ def test_transfer_from_a_twin_must_not_find_more():
     flag = _transfer(case_of(decided), SimpleNamespace(twin=linear))
     assert (flag.id, flag.fired) == ("C7", True)
     assert flag.value == pytest.approx(1 - left_at(EPS), abs=1e-9)
+    # A twin that gives way sooner: its own success is not where the attack ends.
+    biased = case_of(decided)
+    lopsided = SimpleNamespace(twin=lambda images: linear(images) + 0.5 * MARGIN.abs().max() * torch.tensor([1.0, 0.0]))
+    assert _transfer(biased, lopsided).value == pytest.approx(1 - left_at(EPS), abs=1e-9)
     white = case_of(linear)
     white.attempt("pgd", stage="plain", loss="margin")
     assert not _transfer(white, SimpleNamespace(twin=linear)).fired

@@ -280,7 +280,7 @@ def trace(case: Case) -> list[Flag]:
             id="I4",
             name=names[1],
             says=f"The last 10 of 100 steps still bring {incomplete:.1%} of all that the loss gained."
-            + (f" That of {stuck:.0%} of the images never moved, which counts as 100 %." if stuck else ""),
+            + (f" It never moved for {stuck:.0%} of the images, which counts as 100 %." if stuck else ""),
             value=incomplete,
             threshold=INCOMPLETE,
             fired=incomplete > INCOMPLETE,

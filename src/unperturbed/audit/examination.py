@@ -190,7 +190,8 @@ def _transfer(case: Case, asked: Asked) -> Flag:
         return doubts.skipped("C7", "transfer beats the white box", "no undefended twin was given")
     start = case.accuracy
     twin = Guide("the undefended twin", asked.twin, alone=True)
-    case.attempt("pgd", stage="check", guide=twin, steps=50, loss="margin", label="transfer")
+    # To the largest loss: what just fools the twin is still far from fooling the deployed classifier.
+    case.attempt("pgd", stage="check", guide=twin, steps=50, loss="margin", persist=True, label="transfer")
     return doubts.fell(
         case,
         "C7",
