@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
-from unperturbed.attacks import fgsm
+from unperturbed.attacks import Passes, fgsm
 from unperturbed.audit import audit
+from unperturbed.audit.actions import _follow
+from unperturbed.audit.budgets import BUDGETS
+from unperturbed.audit.case import Case, Guide
 from unperturbed.records import SpecError
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -160,3 +164,17 @@ def test_a_random_classifier_is_attacked_through_a_mean_over_draws_whatever_a_sh
 def test_the_words_of_the_library_are_those_of_the_command():
     words = set(inspect.signature(audit).parameters)
     assert {"classifier", "images", "labels", "norm", "eps", "budget", "twin", "surrogate", "traits", "seed"} <= words
+
+
+def test_what_leads_alone_goes_on_beyond_its_own_boundary():
+    """The deployed network has no gradient; the surrogate is the same network, whose own answers fall much sooner."""
+    network = plain_network()
+    labels = labels_of(network)
+    pull = -0.15 * functional.one_hot(labels.mode().values, 4)  # nearer to the boundary of nearly every image
+    case = Case(Passes(lambda images: network(images.detach())), IMAGES, labels, "linf", 0.15, 0, 1, None)
+    guide = Guide("surrogate", lambda images: network(images) + pull, alone=True)
+    _follow(case, guide, BUDGETS["quick"])
+    direct = Case(Passes(network), IMAGES, labels, "linf", 0.15, 0, 1, None)
+    direct.attempt("pgd", stage="plain", steps=60, loss="margin")
+    assert direct.accuracy < 0.6
+    assert case.accuracy <= direct.accuracy + 0.05
