@@ -74,7 +74,9 @@ def test_a_ladder_of_radii_is_doubted_by_four_checks(accuracy, broken, fired):
     found = doubts.of_the_ladder(case, Ladder((0.1, 0.2, 0.4, 0.5, 1.0), accuracy, 64, broken), "the model itself")
     assert [flag.id for flag in found] == ["C2", "C3", "C4", "I6"]
     assert {flag.id for flag in found if flag.fired} == fired
-    assert all(flag.evidence and flag.remedy and flag.threshold is not None for flag in found)
+    assert all(flag.evidence and flag.remedy for flag in found)
+    for flag in found:  # what is shown as the threshold is what decides
+        assert flag.fired == (flag.value < flag.threshold if flag.id == "C4" else flag.value > flag.threshold)
 
 
 def test_the_ladder_of_a_linear_classifier_is_its_closed_form():
@@ -254,6 +256,7 @@ def test_what_is_seen_in_the_answers_fires_its_own_check_alone(id, changed, seen
     quiet = doubts_of_answers(ORDINARY, Seen(), AGREEING)
     assert [flag.id for flag in quiet] == ["P1", "R1", "B1", "O1", "I1", "I2", "C11", "E1"]
     assert not any(flag.fired for flag in quiet)
+    assert "rugged" not in " ".join(flag.says for flag in quiet)
     found = doubts_of_answers(Behaviour(**{**vars(ORDINARY), **changed}), seen, agreement)
     assert [flag.id for flag in found if flag.fired] == [id]
     flag = next(flag for flag in found if flag.fired)

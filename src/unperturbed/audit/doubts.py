@@ -125,7 +125,7 @@ def of_the_ladder(case: Case, steps: Ladder, through: str) -> list[Flag]:
             name="images that no radius breaks",
             says=f"{failing:.1%} of the images were broken at none of the radii.",
             value=failing,
-            threshold=0.0,
+            threshold=1 - UNBOUNDED,
             fired=failing > 1 - UNBOUNDED,
             evidence=evidence,
             remedy="the attack does not work: find a gradient that does",
