@@ -350,6 +350,13 @@ def test_an_interrupted_audit_says_so_and_writes_nothing(unperturbed, work, audi
     assert not list(work.glob("audits/*/*"))
 
 
+def test_names_of_foreign_things_are_no_emoji():
+    for console in (terminal.out, terminal.err):
+        with console.capture() as captured:
+            console.print("net.py:fire: expected", markup=False)
+        assert captured.get() == "net.py:fire: expected\n"
+
+
 def test_the_help_tells_the_exit_codes(unperturbed):
     code, out, _ = unperturbed("audit", "--help", width=100)
     assert code == 0

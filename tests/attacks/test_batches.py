@@ -8,6 +8,7 @@ import torch
 
 from unperturbed.attacks import batches, fgsm, noise_search, pgd, sweep
 from unperturbed.attacks.batches import in_batches
+from unperturbed.records import SpecError
 
 
 class _Machine:
@@ -56,6 +57,12 @@ def test_a_given_size_is_kept(machine):
     machine = machine(cost=lambda size: 1 / size)
     in_batches(100, machine.work, batch_size=30)
     assert machine.tried == [30, 30, 30, 10]
+
+
+@pytest.mark.parametrize("batch_size", [0, -5])
+def test_no_image_at_once_is_refused(machine, batch_size):
+    with pytest.raises(SpecError, match=rf"^batch_size: expected at least 1; got {batch_size}$"):
+        in_batches(100, machine().work, batch_size=batch_size)
 
 
 def test_batches_grow_as_long_as_that_pays(machine):

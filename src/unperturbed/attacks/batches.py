@@ -5,8 +5,21 @@ from collections.abc import Callable
 
 import torch
 
+from unperturbed.records import SpecError
+
 SMALLEST, LARGEST = 128, 2048
 FASTER = 1.05  # a larger batch is kept if it is faster by this factor
+
+
+def check_batch_size(batch_size: int | None) -> None:
+    """Refuse a number of images at once that is below 1.
+
+    >>> check_batch_size(0)
+    Traceback (most recent call last):
+    unperturbed.records.SpecError: batch_size: expected at least 1; got 0
+    """
+    if batch_size is not None and batch_size < 1:
+        raise SpecError(f"batch_size: expected at least 1; got {batch_size}")
 
 
 def in_batches(count: int, work: Callable[[slice], int], *, batch_size: int | None = None) -> None:
@@ -16,7 +29,11 @@ def in_batches(count: int, work: Callable[[slice], int], *, batch_size: int | No
         count: images.
         work: does a slice and returns how many passes that took. When memory runs out it is called again on half.
         batch_size: images in a slice; ``None``: starts at 128 and doubles as long as passes become cheaper.
+
+    Raises:
+        SpecError: a size below 1.
     """
+    check_batch_size(batch_size)
     size = batch_size or SMALLEST
     growing = batch_size is None
     fastest = 0.0

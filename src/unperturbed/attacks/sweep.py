@@ -105,7 +105,9 @@ def sweep(
         levels: intensities that a file can hold, 256 for 8 bits: adversarial images are rounded before they are judged.
         bounds: lowest and highest intensity of the data set.
         surrogate: attacked in place of ``classifier``, which is asked when the attack is over (transfer); ``None``:
-            the classifier itself. For its gradient alone at every step, attack ``guided(classifier, surrogate)``.
+            the classifier itself. What just misleads the surrogate seldom misleads the classifier: let ``pgd`` go on to
+            the largest loss, with ``persist=True``. For its gradient alone at every step, attack
+            ``guided(classifier, surrogate)``.
         targets: the classes that the images shall be taken for; ``None``: any but the true one. ``correct`` then means
             that the attack has not succeeded.
         mask: 1 where an intensity may change, else 0; broadcast to the images.

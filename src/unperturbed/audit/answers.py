@@ -41,7 +41,7 @@ def _probabilities(behaviour: Behaviour) -> Flag:
         value=float(fired),
         threshold=None,
         fired=fired,
-        evidence=f"outputs of {behaviour.images} images: are they between 0 and 1 with a sum of 1?",
+        evidence=f"whether the outputs of {behaviour.images} images are between 0 and 1 with a sum of 1",
         remedy="attack the logarithm, and what goes into the last softmax",
     )
 
@@ -98,7 +98,7 @@ def _optimises(seen: Seen) -> Flag:
 def _no_gradient(behaviour: Behaviour) -> Flag:
     value = max(behaviour.zero_rounded, behaviour.zero_exact)
     if behaviour.no_gradient is not None:
-        says = f"There is no gradient: {behaviour.no_gradient}"
+        says = f"There is no gradient: {behaviour.no_gradient.rstrip('.')}."
     elif behaviour.zero_exact > ZERO:
         says = f"The gradient of the margin is exactly 0 for {behaviour.zero_exact:.0%} of the images."
     elif behaviour.zero_rounded > ZERO:
@@ -125,7 +125,8 @@ def _unstable(behaviour: Behaviour) -> Flag:
     return Flag(
         id="I2",
         name="unstable predictions",
-        says=f"Noise of 4/255 changes the margin by {behaviour.unstable:.0%} on average: the surface is rugged.",
+        says=f"Noise of 4/255 changes the margin by {behaviour.unstable:.0%} on average"
+        + (": the surface is rugged." if fired else "."),
         value=behaviour.unstable,
         threshold=UNSTABLE,
         fired=fired,

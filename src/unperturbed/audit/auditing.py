@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from unperturbed.attacks import Classifier, Passes
+from unperturbed.attacks.batches import check_batch_size
 from unperturbed.attacks.classifier import predict
 from unperturbed.attacks.expectation import expectation
 from unperturbed.attacks.inputs import check_eps, check_images, check_labels
@@ -28,11 +29,11 @@ from unperturbed.audit.case import Case
 from unperturbed.audit.coherence import coherence
 from unperturbed.audit.curve import Curve, curve
 from unperturbed.audit.examination import Asked, Clock, OnUpdate, doubt, doubt_again, run_suite
-from unperturbed.audit.findings import definitions, pictures, traits_found, versions
+from unperturbed.audit.findings import company, definitions, failures, modes, pictures, traits_found, versions
 from unperturbed.audit.record import Audit, Flag, Norm, Randomness
 from unperturbed.audit.stand_ins import alone
 from unperturbed.audit.variants import Found, find
-from unperturbed.audit.verdict import decide
+from unperturbed.audit.verdict import decide, resolve
 from unperturbed.records import SpecError
 from unperturbed.statistics import wilson
 from unperturbed.tensors.norms import check_norm
@@ -84,6 +85,7 @@ def audit(
     check_labels(labels, len(images))
     check_norm(norm)
     check_eps(eps)
+    check_batch_size(batch_size)
     _check(classifier, norm, eps, traits)
     chosen = budget_of(budget)
     clock = Clock(on_update)
@@ -129,15 +131,18 @@ def _audited(asked: Asked, *, name: str, data: str, clock: Clock) -> Audit:
     if usual is not case:
         case.adopt(usual)
     clock("the suite", 0.10)
-    remarks = run_suite(case, asked, clock, blind=seen.behaviour.blind)
+    remarks = [*modes(asked.classifier), *company(case, usual)]
+    remarks += run_suite(case, asked, clock, blind=seen.behaviour.blind)
     suite = case.accuracy
-    flags = seen.flags + doubt(case, asked, plain=plain, clock=clock, blind=seen.behaviour.blind)
+    flags = seen.flags + doubt(case, asked, usual=usual, plain=plain, clock=clock, blind=seen.behaviour.blind)
     followed = Followed((), None)
     given = asked.surrogate is not None or asked.twin is not None
     if len(case.standing()) and (given or seen.found.variants or any(flag.fired for flag in flags)):
         clock("acting on the doubts", 0.60)
         followed = adapt(case, seen.behaviour, flags, seen.found.variants, twin=asked.twin, budget=asked.budget)
         flags = doubt_again(case, asked, flags, followed, suite=suite, clock=clock)
+    if not len(case.standing()):  # no attack could leave less
+        flags = resolve(flags, works=True, still=set())
     clock("the curve", 0.85)
     line = curve(case, followed.winner)
     clock("the verdict", 0.97)
@@ -242,7 +247,7 @@ def _record(
         broken_by=None if best is None or best.broke == 0 else f"{best.name} through {best.through}",
         variants=followed.standings,
         pictures=pictures(case),
-        remarks=(*remarks, *traits_found(asked.traits, seen.behaviour, seen.found.seen)),
+        remarks=(*remarks, *failures(case), *traits_found(asked.traits, seen.behaviour, seen.found.seen)),
         forwards=forwards,
         backwards=backwards,
         seconds=clock.seconds,

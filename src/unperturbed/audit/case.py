@@ -137,6 +137,8 @@ class Case:
             chosen = rows[part]
             try:
                 found = attack(classifier, self.images[chosen], self.labels[chosen], seed, norm=self.norm, **settings)
+            except SpecError:
+                raise
             except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
                 if isinstance(error, torch.OutOfMemoryError):
                     raise

@@ -125,7 +125,7 @@ def of_the_ladder(case: Case, steps: Ladder, through: str) -> list[Flag]:
             name="images that no radius breaks",
             says=f"{failing:.1%} of the images were broken at none of the radii.",
             value=failing,
-            threshold=0.0,
+            threshold=1 - UNBOUNDED,
             fired=failing > 1 - UNBOUNDED,
             evidence=evidence,
             remedy="the attack does not work: find a gradient that does",
@@ -262,6 +262,7 @@ def trace(case: Case) -> list[Flag]:
     spread = best[-1] - best[0]
     late = (best[-1] - best[-11]) / spread.clamp_min(1e-300)
     incomplete = float(torch.where(spread > 0, late, 1.0).mean())
+    stuck = float((spread <= 0).double().mean())
     silent = float(unconfirmed.double().mean())
     return [
         Flag(
@@ -278,11 +279,12 @@ def trace(case: Case) -> list[Flag]:
         Flag(
             id="I4",
             name=names[1],
-            says=f"The last 10 of 100 steps still bring {incomplete:.1%} of all that the loss gained.",
+            says=f"The last 10 of 100 steps still bring {incomplete:.1%} of all that the loss gained."
+            + (f" It never moved for {stuck:.0%} of the images, which counts as 100 %." if stuck else ""),
             value=incomplete,
             threshold=INCOMPLETE,
             fired=incomplete > INCOMPLETE,
-            evidence=f"best loss so far along 100 shrinking steps on {len(rows)} images; 100 % where it never moves",
+            evidence=f"best loss so far along 100 shrinking steps on {len(rows)} images",
             remedy="more steps, larger steps, a loss and a gradient that rise",
         ),
     ]

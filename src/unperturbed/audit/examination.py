@@ -107,11 +107,20 @@ def run_suite(case: Case, asked: Asked, clock: Clock, *, blind: bool) -> list[st
     ]
 
 
-def doubt(case: Case, asked: Asked, *, plain: float, clock: Clock, blind: bool) -> list[Flag]:
-    """Return the checks that attack, of the number that the suite left."""
+def doubt(case: Case, asked: Asked, *, usual: Case, plain: float, clock: Clock, blind: bool) -> list[Flag]:
+    """Return the checks that attack, of the number that the suite left.
+
+    Args:
+        case: what they look at.
+        asked: what the audit was asked.
+        usual: where the plain attack was made; another case where the answers depend on the batch.
+        plain: the accuracy that it left.
+        clock: told how far the work is.
+        blind: whether the model's own gradient leads nowhere.
+    """
     spent = asked.budget
     clock("doubting: one step, losses", 0.36)
-    flags = [doubts.one_step(case, plain), doubts.losses(case, spent)]
+    flags = [doubts.one_step(usual, plain), doubts.losses(case, spent)]
     clock("doubting: large eps", 0.40)
     flags += doubts.of_the_ladder(case, doubts.ladder(case, None, subset=spent.subset), "the model itself")
     clock("doubting: more steps, more restarts", 0.44)
@@ -181,7 +190,8 @@ def _transfer(case: Case, asked: Asked) -> Flag:
         return doubts.skipped("C7", "transfer beats the white box", "no undefended twin was given")
     start = case.accuracy
     twin = Guide("the undefended twin", asked.twin, alone=True)
-    case.attempt("pgd", stage="check", guide=twin, steps=50, loss="margin", label="transfer")
+    # To the largest loss: what just fools the twin is still far from fooling the deployed classifier.
+    case.attempt("pgd", stage="check", guide=twin, steps=50, loss="margin", persist=True, label="transfer")
     return doubts.fell(
         case,
         "C7",

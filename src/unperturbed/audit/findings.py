@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 import torch
+from torch import nn
 
+from unperturbed.attacks import Classifier
 from unperturbed.audit.behaviour import Behaviour
 from unperturbed.audit.case import Case
+from unperturbed.audit.knobs import modules_in
 from unperturbed.audit.record import Flag, Picture, Randomness
 from unperturbed.audit.softening import Seen
 
@@ -55,6 +58,34 @@ def traits_found(said: Sequence[str], behaviour: Behaviour, seen: Seen) -> list[
             f"Measured to be {trait}, but not said to be." for trait, so in found.items() if so and trait not in said
         ]
     return remarks
+
+
+def modes(classifier: Classifier) -> list[str]:
+    """Return a remark if parts of a classifier that act otherwise in training are in training mode."""
+    kinds = nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd  # pyright: ignore[reportPrivateUsage]
+    left = [each for each in modules_in(classifier) if each.training and isinstance(each, kinds)]
+    if not left:
+        return []
+    names = ", ".join(sorted({type(each).__name__ for each in left}))
+    return [f"In training mode inside the classifier: {names}. If that is not how it is deployed, call .eval()."]
+
+
+def company(case: Case, usual: Case) -> list[str]:
+    """Return a remark if the images are judged alone, and not among others as usual."""
+    if usual is case:
+        return []
+    return [
+        f"The answers depend on the batch: every image is judged alone, which leaves {case.clean_accuracy:.1%} clean "
+        f"accuracy; among others it is {usual.clean_accuracy:.1%}. The plain attack was made among others."
+    ]
+
+
+def failures(case: Case) -> list[str]:
+    """Return a remark if attacks could not run on this classifier."""
+    failed = [attempt.remark for attempt in case.attempts if attempt.remark]
+    if not failed:
+        return []
+    return [f"{len(failed)} of {len(case.attempts)} attacks could not run. The first: {failed[0].rstrip('.')}."]
 
 
 def pictures(case: Case) -> tuple[Picture, ...]:

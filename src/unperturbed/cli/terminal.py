@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from rich.console import Console
 
-out = Console(highlight=False, soft_wrap=False)
-err = Console(stderr=True, highlight=False)
+# Without emoji, or a user's "net.py:fire:" would burn.
+out = Console(highlight=False, soft_wrap=False, emoji=False)
+err = Console(stderr=True, highlight=False, emoji=False)
 
 BAD_INPUT, TRIALS_FAILED, INTERRUPTED = 2, 3, 130
 
