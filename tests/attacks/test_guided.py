@@ -45,6 +45,23 @@ def test_a_sweep_goes_through_the_surrogate_and_judges_the_deployed(rounding):
     assert alone.accuracy[1] == 1
 
 
+def test_a_sweep_against_another_network_goes_on_to_the_largest_loss(two_classes):
+    """The deployed network has the same weights and a boundary that lies further away."""
+    surrogate, images, labels = two_classes
+    images, labels = images[labels == 0], labels[labels == 0]
+    margins = surrogate(images).detach()
+    lead = torch.tensor([1.0, 0.0]) * (margins[:, 0] - margins[:, 1]).median()
+
+    def deployed(points):
+        return surrogate(points) + lead
+
+    def left(**settings):
+        return sweep(deployed, images, labels, pgd, eps=[0.3], steps=10, **settings).accuracy[0]
+
+    assert left(surrogate=surrogate) == left()
+    assert left(surrogate=surrogate, persist=False) > left()
+
+
 def test_the_deployed_classifier_decides(two_classes):
     """The surrogate can be broken everywhere; the deployed classifier, which never changes its mind, nowhere."""
     surrogate, images, labels = two_classes

@@ -105,8 +105,8 @@ def sweep(
         levels: intensities that a file can hold, 256 for 8 bits: adversarial images are rounded before they are judged.
         bounds: lowest and highest intensity of the data set.
         surrogate: attacked in place of ``classifier``, which is asked when the attack is over (transfer); ``None``:
-            the classifier itself. What just misleads the surrogate seldom misleads the classifier: let ``pgd`` go on to
-            the largest loss, with ``persist=True``. For its gradient alone at every step, attack
+            the classifier itself. What just misleads the surrogate seldom misleads the classifier, so ``pgd`` goes on to
+            the largest loss unless told ``persist=False``. For its gradient alone at every step, attack
             ``guided(classifier, surrogate)``.
         targets: the classes that the images shall be taken for; ``None``: any but the true one. ``correct`` then means
             that the attack has not succeeded.
@@ -143,6 +143,8 @@ def sweep(
         check_targets(targets, labels)
     if mask is not None:
         check_mask(mask, images)
+    if surrogate is not None and takes(attack, "persist"):
+        settings = {"persist": True, **settings}
     spec = Spec(name=attack.__name__, settings={"norm": norm, **settings})
     written_out = complete("attack", {attack.__name__: attack}, spec, apart=PLUGS).settings
     step_size = written_out.get("step_size")
