@@ -105,8 +105,8 @@ def sweep(
         levels: intensities that a file can hold, 256 for 8 bits: adversarial images are rounded before they are judged.
         bounds: lowest and highest intensity of the data set.
         surrogate: attacked in place of ``classifier``, which is asked when the attack is over (transfer); ``None``:
-            the classifier itself. What just misleads the surrogate seldom misleads the classifier, so ``pgd`` goes on to
-            the largest loss unless told ``persist=False``. For its gradient alone at every step, attack
+            the classifier itself. What just misleads the surrogate seldom misleads the classifier, so ``pgd`` goes on
+            to the largest loss unless told ``persist=False``. For its gradient alone at every step, attack
             ``guided(classifier, surrogate)``.
         targets: the classes that the images shall be taken for; ``None``: any but the true one. ``correct`` then means
             that the attack has not succeeded.
