@@ -163,13 +163,27 @@ def test_networks_all_beyond_the_sweep_are_a_gap_with_both_ranges():
         (("local", "f0"), "network/local has no f0 under fgsm"),
         (("decay-1", "f0"), "network/decay-1 has no f0 under fgsm"),
         (("decay-1", "R"), "network/decay-1 has no R under fgsm"),
-        (("decay-1", None), "network/decay-1 was not run"),
+        (("local", None), "network/local was not run"),
     ],
 )
 def test_what_a_sweep_lacks_is_named(gone, reason):
     measured = [row for row in rows() if not (row.condition == gone[0] and gone[1] in (row.measure, None))]
     (claim,) = decide(study(contrast()), measured).claims
     assert (claim.verdict, claim.reason) == ("undecided", reason)
+
+
+def test_a_sweep_goes_past_what_was_not_run():
+    """Beyond the nearest of those that are left nothing is matched; of fewer than two there is no line."""
+    measured = [row for row in rows() if row.condition != "decay-1"]
+    (claim,) = decide(study(contrast()), measured).claims
+    (same,) = decide(study(contrast(), along=("decay-0", "decay-2")), measured).claims
+    assert (claim.effect, claim.verdict) == (same.effect, "supported")
+    assert claim.reason == (
+        "network local vs weight-decay matched in f0[fgsm] (5 of 5 seeds) at epoch 20: without decay-1, which was not run"
+    )
+    assert same.reason == ""
+    (claim,) = decide(study(contrast()), [row for row in measured if row.condition != "decay-2"]).claims
+    assert claim.reason == "network/decay-1 was not run; network/decay-2 was not run"
 
 
 def test_the_match_is_of_the_epoch_of_the_contrast():

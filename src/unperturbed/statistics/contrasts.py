@@ -134,7 +134,7 @@ class Settings(NamedTuple):
 
 def measure(study: Study, claim: Claim, contrast: Contrast, values: Values, *, settings: Settings) -> Measured:
     """Return one row per epoch of a contrast, before correction for many tests and without an outcome."""
-    sweep = study.sweeps.get(contrast.right.condition)
+    sweep, not_run = _as_far_as_run(study.sweeps.get(contrast.right.condition), contrast.left.architecture, values)
     needed = _needed(claim, contrast, sweep)
     gaps = list(dict.fromkeys(values.gap(*each) for each in needed if not values.of(*each)))
     if gaps:
@@ -174,11 +174,24 @@ def measure(study: Study, claim: Claim, contrast: Contrast, values: Values, *, s
                     (left_epoch, right_epoch),
                     (left[left_epoch], right[right_epoch]),
                     sweep=sweep,
+                    remark=not_run,
                     published=_published(study, claim, contrast, (left_epoch, right_epoch)),
                     settings=settings,
                 )
             )
     return Measured(tuple(rows), tuple(gaps))
+
+
+def _as_far_as_run(sweep: Sweep | None, architecture: str, values: Values) -> tuple[Sweep | None, str]:
+    """Return the sweep through those of its conditions that were run, if two were, and which were not."""
+    if sweep is None:
+        return None, ""
+    run = values.cells(architecture)
+    there = tuple(condition for condition in sweep.conditions if (architecture, condition) in run)
+    gone = [condition for condition in sweep.conditions if condition not in there]
+    if len(there) < 2 or not gone:
+        return sweep, ""
+    return sweep.model_copy(update={"conditions": there}), f"without {', '.join(gone)}, which was not run"
 
 
 def _needed(claim: Claim, contrast: Contrast, sweep: Sweep | None) -> list[tuple[Variable, str, str]]:
@@ -203,16 +216,18 @@ def _row(
     values: tuple[SeedValues, SeedValues],
     *,
     sweep: Sweep | None,
+    remark: str,
     published: Published | None,
     settings: Settings,
 ) -> Row:
     left_seeds, right_seeds = sorted(values[0]), sorted(values[1])
-    remark = ""
+    remarks = [remark] if remark else []
     if contrast.paired:
         left_out = sorted(set(left_seeds) ^ set(right_seeds))
         left_seeds = right_seeds = sorted(set(left_seeds) & set(right_seeds))
         if left_out:
-            remark = f"seeds without a {'match' if sweep else 'partner'} are left out: {', '.join(map(str, left_out))}"
+            partner = "match" if sweep else "partner"
+            remarks.append(f"seeds without a {partner} are left out: {', '.join(map(str, left_out))}")
     left = sample([values[0][seed] for seed in left_seeds], name=_words(contrast.left))
     right = sample([values[1][seed] for seed in right_seeds], name=_words(contrast.right))
     bootstrap = paired_bootstrap if contrast.paired else unpaired_bootstrap
@@ -225,11 +240,11 @@ def _row(
     n = min(left.size, right.size)
     tied = contrast.paired and n > 1 and all_equal(left, right)
     if n < 2:
-        remark = "; ".join(filter(None, [remark, "one seed only: nothing can be tested, run at least 2"]))
+        remarks.append("one seed only: nothing can be tested, run at least 2")
     elif tied:
-        remark = "; ".join(filter(None, [remark, f"equal at all {n} seeds: a t test is not defined"]))
+        remarks.append(f"equal at all {n} seeds: a t test is not defined")
     elif math.isnan(p):
-        remark = "; ".join(filter(None, [remark, f"the {n} seeds do not differ at all: a t test is not defined"]))
+        remarks.append(f"the {n} seeds do not differ at all: a t test is not defined")
     return Row(
         claim=claim.id,
         position=contrast.epoch,
@@ -250,7 +265,7 @@ def _row(
         published=published,
         match=Match(sweep.match, n, len(values[0])) if sweep else None,
         tied=tied,
-        reason=remark,
+        reason="; ".join(remarks),
     )
 
 

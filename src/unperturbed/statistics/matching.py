@@ -7,6 +7,8 @@ network of the seed has in the matching measure:
 :math:`y = y_k + (m - m_k) (y_{k+1} - y_k) / (m_{k+1} - m_k)`, between two neighbours along the sweep. Which two is
 decided by the matching measure alone, never by the outcome.
 
+A condition of the sweep that was not run is left out, as long as two are left, and the line goes past it.
+
 There is no extrapolation: a network beyond both ends of the sweep is not matched. What is matched is the *measured*
 value; where that is noisy (an accuracy of few images), so is the match.
 """
