@@ -325,8 +325,8 @@ def test_rows_become_a_table_of_100_columns_json_and_markdown(small):
     [
         ({"repeats": 0}, "bench attacks: expected repeats and images of at least 1; got 0 and 512"),
         ({"images": 0}, "bench attacks: expected repeats and images of at least 1; got 3 and 0"),
-        ({"only": "fgms"}, "There is no case 'fgms'. There are: fgsm, pgd, apgd, carlini_wagner, deepfool, ddn, fmn, "
-         "autoattack, curve. Did you mean 'fgsm'?"),
+        ({"only": "fgms"}, "There is no case 'fgms'. There are: fgsm, fgsm_inherited, pgd, apgd, carlini_wagner, "
+         "deepfool, ddn, fmn, autoattack, curve. Did you mean 'fgsm'?"),
     ],
 )  # fmt: skip
 def test_bad_words_are_refused(settings, says):
