@@ -1,5 +1,6 @@
 """The audit as a whole, on small classifiers: what it records, what it leaves alone, what it says of the unusual."""
 
+import dataclasses
 import inspect
 import random
 
@@ -14,6 +15,7 @@ from unperturbed.audit import audit
 from unperturbed.audit.actions import _follow
 from unperturbed.audit.budgets import BUDGETS
 from unperturbed.audit.case import Case, Guide
+from unperturbed.cli.audit import AuditChoice
 from unperturbed.records import SpecError
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -164,6 +166,9 @@ def test_a_random_classifier_is_attacked_through_a_mean_over_draws_whatever_a_sh
 def test_the_words_of_the_library_are_those_of_the_command():
     words = set(inspect.signature(audit).parameters)
     assert {"classifier", "images", "labels", "norm", "eps", "budget", "twin", "surrogate", "traits", "seed"} <= words
+    # What stands for the classifier, for its images, and for where both are.
+    own = {"target", "model", "data", "count", "data_root", "accept_inexact", "device"}
+    assert {field.name for field in dataclasses.fields(AuditChoice)} - own <= words
 
 
 def test_what_leads_alone_goes_on_beyond_its_own_boundary():

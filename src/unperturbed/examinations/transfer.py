@@ -58,7 +58,6 @@ def transfer(
         steps=steps,
         restarts=restarts,
         eot=eot,
-        persist=True,
     )
     clean, robust = (float(accuracy) for accuracy in evidence.accuracy)
     count = len(subject.labels)
