@@ -201,3 +201,17 @@ def test_votes_are_counted_for_the_right_image_and_class():
     assert found.predicted.tolist() == [0, 1, 2, 3]
     noise = torch.cat(_seen(images, n=700)).view(4, 800) - images.view(4, 1)
     np.testing.assert_array_equal(found.votes, (noise[:, 100:] <= 1).sum(dim=1).numpy())
+
+
+def test_the_first_draws_alone_choose_the_class_and_the_others_alone_bound_it():
+    """Where the first draw is of the rarer class, the answer is to abstain, however many others disagree."""
+    images = torch.full((40, 1, 1, 1), 0.3)
+    images += 1e-6 * torch.arange(40.0).view(-1, 1, 1, 1)  # each has noise of its own
+    found = certify(_linear(torch.ones(1), 0.0), images, sigma=0.5, n=200, n0=1, alpha=0.01)
+    noise = torch.cat(_seen(images, n=200, n0=1)).view(40, 201) - images.view(40, 1)
+    won = images.view(40, 1) + 0.5 * noise > 0
+    first = won[:, 0]
+    assert 3 < (~first).sum() < 37
+    others = won[:, 1:].sum(dim=1)
+    np.testing.assert_array_equal(found.votes, torch.where(first, others, 200 - others).numpy())
+    np.testing.assert_array_equal(found.predicted == -1, (~first).numpy())

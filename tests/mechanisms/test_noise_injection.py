@@ -173,6 +173,27 @@ def test_half_of_the_loss_is_clean_and_half_is_taken_where_the_attack_went(own_a
     assert torch.equal(aimed, answers if own_answers else labels)
 
 
+def test_clean_and_adversarial_losses_draw_noise_of_their_own():
+    """As does every pass of the attack; without the noise the losses of equal images would be equal."""
+    network = models.build(Spec(name="lenet"), generator("weights", 0))
+    noise_injection().install(network)
+    images, labels = torch.rand(6, 3, 32, 32, generator=generator("images")), torch.arange(6)
+    losses = []
+
+    def cross_entropy(network, images, labels):
+        losses.append(F.cross_entropy(network(images), labels, reduction="none"))
+        return losses[-1]
+
+    tools = Tools(lambda name, network, images, labels, seed, **settings: images, 0, NOTHING.attacked)
+    with undisturbed("two losses"):
+        half_adversarial().objective(cross_entropy, tools)(network, images, labels)
+        again = cross_entropy(network, images, labels)
+    clean, adversarial = losses[:2]
+    assert ((clean != adversarial) & (adversarial != again)).all()
+    with undisturbed("two losses"):
+        assert torch.equal(cross_entropy(network, images, labels), clean)
+
+
 def test_the_first_epochs_of_the_source_are_clean():
     """5 of 160 epochs, of 3 batches each."""
     asked = []

@@ -99,6 +99,35 @@ def test_trades_without_steps_is_the_equation_at_its_start(case):
     torch.testing.assert_close(_losses("trades", case, seed=5, steps=0), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_trades_has_the_gradient_of_the_equation_through_both_predictions(case, monkeypatch):
+    network, images, _ = case
+    monkeypatch.setitem(trades.__globals__, "START", 0.3)  # so far that the two predictions differ
+    moved = images + 0.3 * torch.randn(images.shape, generator=generator("trades", 5))
+    p, q = network(images).double().softmax(dim=1), network(moved).double().softmax(dim=1)
+    expected = 6.0 * (p * (p / q).log()).sum() + _cross_entropy(*case).sum()
+    (wanted,) = torch.autograd.grad(expected, network.fc.weight)
+    (clean,) = torch.autograd.grad(_cross_entropy(*case).sum(), network.fc.weight)
+    (found,) = torch.autograd.grad(_losses("trades", case, seed=5, steps=0).sum(), network.fc.weight)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))  # of float32
+    assert (wanted - clean).abs().max() > 0.1 * clean.abs().max()
+
+
+def test_trades_climbs_the_divergence_of_the_moved_prediction_from_the_clean_one(case):
+    """Step by step as in the source; far from where it begins, the divergence the other way round leads elsewhere."""
+    network, images, _ = case
+    seen = []
+    network.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].detach()))
+    _losses("trades", case, seed=5, eps=0.4, steps=4, step_size=0.15)
+    tracked, moved = seen[1:5], images + 0.001 * torch.randn(images.shape, generator=generator("trades", 5))
+    p = network(images).softmax(dim=1).detach()
+    for entered in tracked:
+        torch.testing.assert_close(entered, moved, rtol=0, atol=1e-6)  # of float32
+        moved = moved.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad((p * (p / network(moved).softmax(dim=1)).log()).sum(), moved)
+        moved = (moved + 0.15 * gradient.sign()).clamp(images - 0.4, images + 0.4).clamp(0, 1)
+    assert any(torch.equal(each, moved.detach()) for each in seen)
+
+
 def test_noise_augmentation_is_the_loss_of_the_noisy_images(case):
     network, images, labels = case
     noise = torch.randn(images.shape, generator=generator("noise augmentation", 5))
@@ -165,6 +194,20 @@ def test_every_branch_changes_the_images(case, attack):
     labels = network(images).argmax(dim=1)  # C&W leaves alone what is wrong already
     changed = _losses("mixed-training", (network, images, labels), clean=0.0, attacks=attack)
     assert not torch.allclose(changed, _cross_entropy(network, images, labels))
+
+
+def test_the_noisy_branch_of_the_mixture_is_clipped(case):
+    network, images, labels = case
+    expected = (images + 0.5 * torch.randn(images.shape, generator=generator("mixed noise", 5))).clamp(0, 1)
+    found = _losses("mixed-training", case, seed=5, clean=0.0, attacks="noise", sigma=0.5)
+    torch.testing.assert_close(found, _cross_entropy(network, expected, labels), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["mixed-training", "trades", "fast-training", "half-adversarial"])
+def test_what_attacks_while_training_leaves_no_gradient(case, name):
+    for seed in range(10):  # a mixture takes other branches
+        _losses(name, case, seed=seed)
+    assert all(parameter.grad is None for parameter in case[0].parameters())
 
 
 @pytest.mark.parametrize(("granularity", "kinds"), [("batch", 1), ("example", 5)])

@@ -1,10 +1,11 @@
 import copy
+from typing import get_args
 
 import pytest
 import torch
 from torch import nn
 
-from unperturbed.mechanisms.winner_take_all import WinnerTakeAll, winner_take_all
+from unperturbed.mechanisms.winner_take_all import Mode, WinnerTakeAll, winner_take_all
 from unperturbed.records import SpecError
 from unperturbed.tensors.streams import undisturbed
 
@@ -87,11 +88,35 @@ def test_the_expectation_is_the_softmax():
     torch.testing.assert_close(WinnerTakeAll(2, 0.67, "expected")(hidden), shares * hidden)
 
 
-def test_modes_of_the_module_change_neither_temperature_nor_chance():
-    layer = WinnerTakeAll(2, 0.67, "sampled")
-    assert layer.train().temperature == layer.eval().temperature == 0.67
-    hidden = torch.ones(5, 4)
-    assert not torch.equal(layer(hidden), layer(hidden))
+@pytest.mark.parametrize("units", [2, 4])
+@pytest.mark.parametrize("mode", get_args(Mode))
+def test_modes_of_the_module_change_neither_temperature_nor_chance(units, mode):
+    layer = WinnerTakeAll(units, 0.67, mode)
+    hidden = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+    answers = []
+    for training in (True, False):
+        with undisturbed("winners"):
+            answers.append(layer.train(training)(hidden))
+        assert torch.equal(layer(hidden), layer(hidden)) == (mode in ("expected", "argmax"))
+    assert torch.equal(*answers)
+
+
+@pytest.mark.parametrize("units", [2, 4])
+def test_winners_are_soft_while_training_and_nearly_alone_once_deployed(units):
+    network = nn.Sequential(nn.Identity(), nn.ReLU())
+    mechanism = winner_take_all(units=units)
+    mechanism.install(network)
+    hidden = torch.randn(500, 8, generator=torch.Generator().manual_seed(0))
+
+    def decided():
+        with undisturbed("soft"):
+            shares = (network(hidden) / hidden).unflatten(1, (-1, units))
+        torch.testing.assert_close(shares.sum(dim=2), torch.ones(500, 8 // units))
+        return (shares.amax(dim=2) > 0.99).double().mean()
+
+    assert decided() < 0.2
+    mechanism.finish(network)
+    assert decided() > 0.97
 
 
 def test_the_divergence_is_that_of_the_choice_from_a_uniform_one():
@@ -114,12 +139,14 @@ def test_the_divergence_is_the_mean_of_the_ratio_of_probabilities(units):
     assert (ratio.mean() - layer.divergence).abs() < 4 * ratio.std() / len(ratio) ** 0.5  # standard errors
 
 
-def test_the_temperature_while_attacked_ends_with_the_attack():
+@pytest.mark.parametrize(("settings", "hot"), [({}, 0.01), ({"attacked_temperature": 0.3}, 0.3)])
+def test_the_temperature_while_attacked_ends_with_the_attack(settings, hot):
+    """As published, the network is attacked at the temperature at which it will be deployed."""
     network = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
-    mechanism = winner_take_all(attacked_temperature=0.3)
+    mechanism = winner_take_all(**settings)
     mechanism.install(network)
     with mechanism.attacked(network):
-        assert network[1].temperature == 0.3
+        assert network[1].temperature == hot
     assert network[1].temperature == 0.67
     mechanism.finish(network)
     assert network[1].temperature == 0.01

@@ -12,11 +12,13 @@ import pytest
 from unperturbed import report
 from unperturbed.data.recordings.things_eeg2 import CHANNELS, OCCIPITAL, PARIETO_OCCIPITAL
 from unperturbed.examinations import eeg_prediction as examination
-from unperturbed.records import ExaminationPlan, Measurement, Spec
+from unperturbed.records import Cell, Claim, Contrast, ExaminationPlan, Measurement, Spec
 from unperturbed.report import drawing, eeg, figures
 from unperturbed.report.content import Drawn
+from unperturbed.report.numbers import decimals
 from unperturbed.report.scalp import POSITIONS
 from unperturbed.report.similarity import similarity_figures, similarity_rows
+from unperturbed.report.verdicts import answer
 from unperturbed.statistics import cluster_bootstrap, correlation_map, decide, group_difference, spearman
 
 TIMES = np.arange(-10, 50) / 100
@@ -24,6 +26,7 @@ CONDITIONS = dict.fromkeys(("real", "real-rnn", "shuffled", "white", "gabor", "g
 CONTROLS = ("shuffled", "white", "gabor", "gaussian")
 SEEDS = 3
 AT_100 = 20
+GAIN = "robustness_gain"
 
 
 def plan(name):
@@ -313,3 +316,26 @@ def test_the_page_and_the_tables_have_them_and_those_of_other_studies_do_not(pre
             assert list(csv.DictReader(source))
         assert not report.OPTIONAL[name](content)
     assert not [figure for figure in figures.draw(content) if "scalp" in figure.name or "map" in figure.name]
+
+
+def test_the_catch_names_every_examination_that_has_measured_the_gain(predicted):
+    sides = [Cell(architecture="network", condition=name) for name in ("real-rnn", "real")]
+    contrast = Contrast(left=sides[0], right=sides[1], expect="greater")
+    claim = Claim(id="D", says="it gains more", attack="gain", measure="robustness_gain", contrasts=(contrast,))
+    study = predicted.study.model_copy(update={"claims": (claim,)})
+    content = dataclasses.replace(predicted, study=study, decisions=decide(study, predicted.measurements))
+    _, main, catch = answer(content)
+    assert main.startswith("The main contrast is network real-rnn vs real")
+    left, right = (
+        decimals(
+            np.mean(
+                [
+                    m.value
+                    for m in predicted.measurements
+                    if (m.condition, m.attack, m.measure) == (name, "gain-linf", GAIN)
+                ]
+            )
+        )
+        for name in ("real-rnn", "real")
+    )
+    assert f"the same two cells reach {left} and {right} under gain-linf (the same order); before any" in catch

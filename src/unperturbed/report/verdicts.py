@@ -279,13 +279,13 @@ def catch(content: Content) -> str:
     if row.right.condition not in content.study.conditions:
         text = f"The catch: {row.right.what} is a number that was published or asked for, which has no error of its own"
         return not_comparable(content, text)
-    measured = {(r["architecture"], r["condition"], r["attack"]): r for r in tables.attack_rows(content)}
+    found_by, measure = tables.summaries(content), tables.main_measure(content)
     others: list[str] = []
     reversed_under: list[str] = []
-    for other in tables.attacks(content):
-        sides = [measured.get((arm.architecture, arm.condition, other), {}) for arm in (row.left, row.right)]
-        left, right = (side.get("mean") for side in sides)
-        if other == attack or left is None or right is None:
+    for other in tables.labels(content):
+        keys = [(arm.architecture, arm.condition, arm.epoch, other, measure) for arm in (row.left, row.right)]
+        left, right = (found_by[key].mean if key in found_by else math.nan for key in keys)
+        if other == attack or not math.isfinite(left - right):
             continue
         others.append(f"{decimals(left)} and {decimals(right)} under {other}")
         if (left - right) * row.difference < 0:
@@ -299,8 +299,8 @@ def catch(content: Content) -> str:
     starts = [clean.get((arm.architecture, arm.condition, arm.epoch, attack), {}) for arm in (row.left, row.right)]
     text += (
         f"; before any perturbation they classify {percent(starts[0].get('mean'))} and "
-        f"{percent(starts[1].get('mean'))} of the test images, and {tables.name_of(tables.main_measure(content))} is "
-        f"{'' if tables.main_measure(content) in tables.RELATIVE else 'not '}relative to that"
+        f"{percent(starts[1].get('mean'))} of the test images, and {tables.name_of(measure)} is "
+        f"{'' if measure in tables.RELATIVE else 'not '}relative to that"
     )
     return not_comparable(content, text)
 
