@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,8 @@ ALTERNATING = -1 / 19  # mean cosine of all pairs of ten g and ten -g: (0 - 20) 
 class Fickle(nn.Module):
     """Below a temperature of 0.5 the gradient turns round at every other call; of a dark image it is 0."""
 
+    seen: ClassVar[list[float]] = []  # temperatures, of all copies
+
     def __init__(self, temperature):
         super().__init__()
         self.temperature = temperature
@@ -23,6 +27,7 @@ class Fickle(nn.Module):
     def forward(self, images):
         torch.rand(1)  # chance, so that no shortcut is taken
         self.calls += 1
+        self.seen.append(self.temperature)
         turned = self.temperature < 0.5 and self.calls % 2 == 0
         return images * (images.detach() > 0.2) * (-1 if turned else 1)
 
@@ -47,8 +52,10 @@ def _subject(layer, images):
 
 
 def test_every_temperature_has_its_own_cosine_and_the_deployed_network_keeps_its(values):
-    layer = Fickle(0.67)
+    layer = Fickle(0.5)
+    Fickle.seen.clear()
     found = gradients(_subject(layer, _images(0.3, 0.5, 0.9)))
+    assert list(dict.fromkeys(Fickle.seen)) == [0.5, 0.01, 0.1, 0.67, 1.0]
     assert values(found) == {
         "gradient_cosine": pytest.approx(1, abs=1e-6),
         "gradient_agreement": 1.0,
@@ -57,7 +64,7 @@ def test_every_temperature_has_its_own_cosine_and_the_deployed_network_keeps_its
         "gradient_cosine_T_0_67": pytest.approx(1, abs=1e-6),
         "gradient_cosine_T_1": pytest.approx(1, abs=1e-6),
     }
-    assert layer.temperature == 0.67
+    assert layer.temperature == 0.5
     assert found.arrays["rows"].tolist() == ["deployed", "T_0_01", "T_0_1", "T_0_67", "T_1"]
     np.testing.assert_array_equal(found.arrays["agreement"], [1, 0, 0, 1, 1])
     np.testing.assert_allclose(found.arrays["chance"], chance_agreement(20), rtol=1e-12)

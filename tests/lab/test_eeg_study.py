@@ -171,7 +171,7 @@ def test_the_built_in_study_says_simulated_and_compares_at_equal_seeds():
     [
         ("simulated-robust-10-seeds", "robust", {"D": "supported"}),
         ("simulated-robust-laptop", "robust", {"D": "supported"}),
-        ("simulated-none-8-seeds", "none", {"D": "undecided", "D0": "supported"}),
+        ("simulated-none-12-seeds", "none", {"D": "undecided", "D0": "supported"}),
     ],
 )
 def test_the_kept_results_have_the_known_answer_of_their_world(folder, world, expected):
@@ -189,7 +189,7 @@ def test_the_kept_results_have_the_known_answer_of_their_world(folder, world, ex
     assert {name: claim.verdict for name, claim in verdicts.items() if name in ("D", "D0")} == expected
     if world == "none":
         (low, high), effect = verdicts["D0"].interval, verdicts["D0"].effect
-        assert effect == pytest.approx(-0.035, abs=5e-4)
+        assert effect == pytest.approx(-0.034, abs=5e-4)
         assert -1 < low < 0 < high < 1
 
 

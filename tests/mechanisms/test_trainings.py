@@ -68,6 +68,24 @@ def test_adversarial_training_of_a_linear_network_has_the_loss_of_the_closed_for
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_adversarial_training_hands_its_attack_what_it_was_told_and_less_while_it_warms_up(case):
+    network, images, labels = case
+    asked = []
+
+    def attack(name, network, images, labels, seed, **settings):
+        asked.append((name, settings))
+        return images
+
+    settings = {"eps": 0.2, "steps": 3, "step_size": 0.1, "norm": "l2"}
+    always = {"steps": 3, "norm": "l2", "persist": True}
+    for warm_up, done, part in ((0.0, 0.1, 1.0), (0.5, 0.125, 0.25), (0.5, 0.5, 1.0), (0.5, 0.9, 1.0)):
+        mechanism = mechanisms.build([Spec(name="adversarial-training", settings=settings | {"warm_up": warm_up})])
+        mechanism.objective(_cross_entropy, Tools(attack, 0, NOTHING.attacked, done))(network, images, labels)
+        assert asked.pop() == ("pgd", always | {"eps": part * 0.2, "step_size": part * 0.1})
+    with pytest.raises(SpecError, match="warm_up must lie between 0 and 1, got 2"):
+        mechanisms.build([Spec(name="adversarial-training", settings={"warm_up": 2.0})])
+
+
 def test_one_step_away_is_a_random_start_and_a_projected_step(case):
     """A linear network of two classes: the gradient has one sign everywhere, so that a step ends where the ball does."""
     network, images, labels = case
@@ -188,12 +206,54 @@ def test_the_branches_of_the_mixture_have_their_probabilities_and_are_counted(ca
     assert set(facts) <= set(QUANTITIES)
 
 
+def test_fewer_attacks_share_what_clean_images_leave(case):
+    network, images, labels = case
+    mechanism = mechanisms.build([Spec(name="mixed-training", settings={"attacks": "noise pgd", "clean": 0.3})])
+    mechanism.install(network)
+    for seed in range(400):
+        tools = Tools(lambda name, network, images, labels, seed, **settings: images, seed, mechanism.attacked)
+        mechanism.objective(_cross_entropy, tools)(network, images[:1], labels[:1])
+    for p, count in zip((0.3, 0.35, 0, 0, 0.35), network.branches.tolist(), strict=True):
+        assert abs(count / 400 - p) <= 4 * (p * (1 - p) / 400) ** 0.5
+
+
 @pytest.mark.parametrize("attack", BRANCHES[1:])
 def test_every_branch_changes_the_images(case, attack):
     network, images, _ = case
     labels = network(images).argmax(dim=1)  # C&W leaves alone what is wrong already
     changed = _losses("mixed-training", (network, images, labels), clean=0.0, attacks=attack)
     assert not torch.allclose(changed, _cross_entropy(network, images, labels))
+
+
+def test_the_published_pgd_of_the_mixture_moves_by_its_three_steps_and_begins_at_the_image(case):
+    """0.03 at most in a ball of 0.3; a random start alone would go farther."""
+    network, images, labels = case
+    network.fc, images, labels = nn.Linear(48, 2), 0.4 + 0.2 * images, labels % 2
+    weight = network.fc.weight[1] - network.fc.weight[0]
+    uphill = ((1.0 - 2.0 * labels).unsqueeze(1) * weight.sign()).view_as(images)
+    settings = {"clean": 0.0, "attacks": "pgd", "eps": 0.3, "steps": 3, "step_size": 0.01, "random_start": False}
+    found = _losses("mixed-training", (network, images, labels), **settings)
+    torch.testing.assert_close(found, _cross_entropy(network, images + 0.03 * uphill, labels))
+
+
+def test_each_attack_of_the_mixture_has_its_own_settings(case):
+    network, images, labels = case
+    asked = {}
+
+    def attack(name, network, images, labels, seed, **settings):
+        asked[name] = settings
+        return images
+
+    settings = {"clean": 0.0, "eps": 0.1, "steps": 6, "step_size": 0.02, "cw_steps": 9}
+    mechanism = mechanisms.build([Spec(name="mixed-training", settings=settings)])
+    mechanism.install(network)
+    for seed in range(30):
+        mechanism.objective(_cross_entropy, Tools(attack, seed, mechanism.attacked))(network, images, labels)
+    assert asked.pop("pgd").items() >= {"eps": 0.1, "steps": 6, "step_size": 0.02, "random_start": True}.items()
+    assert asked == {
+        "fgsm": {"eps": 0.1},
+        "carlini_wagner": {"steps": 9, "binary_search_steps": 1, "initial_const": None},
+    }
 
 
 def test_the_noisy_branch_of_the_mixture_is_clipped(case):
@@ -281,6 +341,10 @@ def test_the_watch_of_fast_training_sees_that_one_step_leaves_more_than_many():
     facts = mechanism.facts(network.state_dict())
     assert facts == {"overfitting_looks": pytest.approx(2 / 3), "overfitting_gap": 0.0}
     assert set(facts) <= set(QUANTITIES)
+    answers["pgd"] = torch.eye(8)[0]  # one image of eight: no more than chance
+    for _ in range(2):
+        mechanism.objective(_cross_entropy, tools)(network, images, torch.zeros(8, dtype=torch.int64))
+    assert network.overfitting.tolist() == [4.0, 2.0, 0.125]
 
 
 def test_a_watch_that_never_looked_says_nothing():
@@ -325,7 +389,7 @@ def test_a_smoothed_network_answers_with_the_mean_probability_of_its_draws(case)
     mechanism.install(network)
     mechanism.finish(network)
     torch.manual_seed(0)
-    found = network(images[:2]).exp()
+    found = network.eval()(images[:2]).exp()
     noisy = images[:2].repeat(20_000, 1, 1, 1)
     expected = plain(noisy + 0.5 * torch.randn_like(noisy)).softmax(dim=1).unflatten(0, (-1, 2)).mean(dim=0)
     torch.testing.assert_close(found.sum(dim=1), torch.ones(2))

@@ -127,6 +127,12 @@ def test_the_divergence_is_that_of_the_choice_from_a_uniform_one():
     torch.testing.assert_close(layer.divergence, torch.tensor([2 * torch.tensor(2.0).log()]))
 
 
+def test_evaluation_keeps_no_divergence_and_no_graph_of_it():
+    layer = WinnerTakeAll(2, 0.67, "sampled", watched=True).eval()
+    layer(torch.zeros(3, 4, requires_grad=True))
+    assert layer.divergence is None
+
+
 @pytest.mark.parametrize("units", [2, 4])
 def test_the_divergence_is_the_mean_of_the_ratio_of_probabilities(units):
     hidden = torch.randn(1, 3 * units, dtype=torch.float64, generator=torch.Generator().manual_seed(units))
