@@ -41,6 +41,14 @@ def test_a_gabor_answers_to_its_own_orientation_whatever_the_phase_and_not_to_gr
     assert np.abs(found[4]).max() < 1e-12 * centre[0, 0] + 1e-9
 
 
+def test_a_gabor_answers_most_to_its_own_frequency():
+    across = 2 * np.pi * (np.arange(32) + 0.5) / 32
+    gratings = [128 + 100 * np.sin(cycles * across)[None, :].repeat(32, axis=0) for cycles in (4, 8, 2)]
+    images = np.stack(gratings).round().astype(np.uint8)[:, None].repeat(3, axis=1)
+    found = gabor_energies(images, channels=18, times=100).reshape(3, 18, 10, 10)[:, ::6, 4:6, 4:6].mean(axis=(2, 3))
+    assert found.argmax(axis=0).tolist() == [0, 1, 2]  # of each filter with vertical stripes, the grating
+
+
 def test_training_responses_are_normalised_and_there_is_one_for_each_image_and_person(real):
     assert real.train.responses.shape == (40, 3, 17, 100)
     assert real.test.responses is None

@@ -60,6 +60,47 @@ def test_pgd_finds_the_same_where_the_box_does_not_bind_and_stays_in_the_ball(im
     assert many.backwards > 19 * one.backwards
 
 
+def test_steps_of_pgd_are_a_hundredth_and_in_a_smaller_ball_a_tenth_of_it(images, monkeypatch):
+    network, _ = _opposed(bias=80.0)  # farther ahead than any eps undoes, and not so far that the gradient is lost
+    signs = published_perturbation.__globals__["_signs"]
+    with torch.no_grad():
+        centres = network.inputs(images)
+    moved = []
+
+    def watched(behind, points, labels):
+        moved.append(float((points - centres).abs().max()))
+        return signs(behind, points, labels)
+
+    monkeypatch.setitem(published_perturbation.__globals__, "_signs", watched)
+    found = published_perturbation(_subject(network, images), attack="pgd", grid=3)
+    for number, eps in enumerate(found.arrays["eps"]):
+        step = 0.01 if eps >= 0.01 else 0.1 * eps
+        reached = [min(turn * step, eps) for turn in range(20)]
+        np.testing.assert_allclose(moved[20 * number : 20 * (number + 1)], reached, rtol=1e-3, atol=1e-8)  # float32
+
+
+def test_pgd_is_cut_to_the_box_once_at_the_end(images):
+    """What would fall below 0 stays there, so that the L2 of the perturbation has fewer terms."""
+    network, weight = _opposed()
+    dark = images * (torch.rand(images.shape, generator=generator("dark")) > 0.5)
+    found = published_perturbation(_subject(network, dark), attack="pgd", grid=60)
+    with torch.no_grad():
+        vectors = network.inputs(dark)
+        downhill = -weight.sign() * (vectors @ weight).sign().unsqueeze(1)
+    moving = ((vectors > 0) | (downhill > 0)).sum(dim=1).double().numpy()
+    assert (moving < 3072).all()
+    expected = found.arrays["critical_eps"] * np.sqrt(moving)
+    np.testing.assert_allclose(found.arrays["critical_l2"], expected, rtol=0.01)  # some reach 0 on their way
+
+
+def test_images_that_nothing_breaks_stay_right_at_every_eps(images):
+    network, weight = _opposed()
+    far = (0.5 + 0.5 * weight.sign()).view(1, 3, 32, 32)  # its margin per length is beyond the grid
+    found = published_perturbation(_subject(network, torch.cat([images, far])), attack="fgsm")
+    assert np.isinf(found.arrays["critical_eps"]).tolist() == [False] * 20 + [True]
+    assert found.arrays["relative_accuracy"][-1] == pytest.approx(1 / 21)
+
+
 def test_noise_is_not_clipped_and_its_grid_ends_at_two_and_a_half(images):
     network, _ = _opposed()
     found = published_perturbation(_subject(network, images), attack="noise")
@@ -99,6 +140,17 @@ def test_the_distance_in_intensities_is_that_of_a_linear_classifier(images, line
     np.testing.assert_allclose(found.arrays["critical_l2"], exact, rtol=0.02)  # the attacks end within 2 %
     values = {row.measure: row.value for row in found.measures}
     assert values["critical_l2"] == pytest.approx(np.median(found.arrays["critical_l2"]))
+
+
+def test_images_that_were_wrong_from_the_start_are_no_part_of_the_median(images, linear):
+    weight = torch.randn(3072, generator=generator("w"))
+    weight -= weight.mean()
+    subject = _subject(linear(weight), images, lambda own: torch.where(torch.arange(20) < 6, own, 1 - own))
+    found = critical_perturbation(subject)
+    values = {row.measure: row.value for row in found.measures}
+    assert values["f0"] == 0.3
+    assert values["critical_l2"] == pytest.approx(np.median(found.arrays["critical_l2"][:6]))
+    assert (found.arrays["critical_l2"][6:] == 0).all()
 
 
 def test_a_perturbation_of_the_image_cannot_use_the_length(images):

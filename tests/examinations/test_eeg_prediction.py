@@ -64,6 +64,11 @@ def test_each_group_is_read_off_at_the_peak_of_its_own_ceiling(subject, values):
     assert {row.n for row in found.measures} == {IMAGES}
 
 
+def test_the_time_nearest_to_100_ms_counts(subject, values):
+    found = examine(subject._replace(recorded=lambda: subject.recorded()._replace(times=TIMES - 0.02)), splits=20)
+    assert values(found)["eeg_r_100_ms"] == pytest.approx(found.arrays["r"][:, AT_100].mean(), abs=1e-12)  # at 80 ms
+
+
 def test_a_peak_before_onset_is_no_response(subject, values):
     recorded = subject.recorded()
     before = recorded.responses.copy()

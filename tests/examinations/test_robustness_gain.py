@@ -70,12 +70,22 @@ def test_the_grid_takes_the_smallest_eps_that_fools_and_counts_what_none_does(li
     assert "robustness_gain_median" not in values(censored)
 
 
+@pytest.mark.parametrize(("norm", "steps"), [("l2", 50), ("linf", 40)])
+def test_the_grid_is_attacked_with_as_many_steps_as_published(linear, monkeypatch, norm, steps):
+    asked, sweep = [], gain.__globals__["sweep"]
+    monkeypatch.setitem(gain.__globals__, "sweep", lambda *args, **rest: asked.append(rest) or sweep(*args, **rest))
+    gain(subject(linear, further=0.05)._replace(beside=None), form="grid", norm=norm)
+    assert [(each["norm"], each["steps"]) for each in asked] == [(norm, steps)]
+
+
 def test_without_a_grid_nothing_is_said_of_means_where_one_image_is_never_broken(linear, values):
     asked = beside(subject(linear, further=0.0))
     asked = asked._replace(network=linear(torch.zeros_like(WEIGHT), 1.0))
     seen = values(gain(asked))
     assert seen["robustness_censored"] == 1.0
     assert "robustness_gain" not in seen
+    turned = subject(linear, further=0.0)._replace(beside=lambda: linear(torch.zeros_like(WEIGHT), 1.0))
+    assert values(gain(beside(turned)))["robustness_censored"] == 1.0  # of either of both
     assert "robustness_gain_median" not in seen
 
 

@@ -3,16 +3,19 @@
 import csv
 import inspect
 import io
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 
 from unperturbed import lab
 from unperturbed.attacks import ATTACKS
-from unperturbed.data import load, recorded_repetitions
+from unperturbed.data import load, recorded, recorded_repetitions
+from unperturbed.data.recordings import simulate
 from unperturbed.lab import courses
 from unperturbed.ledger import Ledger
 from unperturbed.mechanisms.eeg_controls import Responses
@@ -193,6 +196,37 @@ def test_the_kept_results_have_the_known_answer_of_their_world(folder, world, ex
         assert -1 < low < 0 < high < 1
 
 
+@pytest.mark.parametrize(
+    ("folder", "verdict"),
+    [
+        ("simulated-robust-10-seeds", "supported"),
+        ("simulated-robust-laptop", "supported"),
+        ("simulated-none-12-seeds", "undecided"),
+    ],
+)
+def test_what_is_known_of_the_eeg_of_each_world_is_what_the_kept_pages_say_of_it(folder, verdict):
+    """When it is best predicted, where, and whether it is predicted and found alike at all."""
+    text = (RESULTS / folder / "tables" / "claims.csv").read_text(encoding="utf-8")
+    found = {row["id"]: row["verdict"] for row in csv.DictReader(io.StringIO(text))}
+    assert {name: found[name] for name in ("E1", "E2", "T", "S-EEG")} == dict.fromkeys(
+        ("E1", "E2", "T", "S-EEG"), verdict
+    )
+
+
+@pytest.mark.parametrize(
+    ("scale", "settings", "title"),
+    [
+        ("laptop", {}, "Co-training with EEG (simulated)"),
+        ("laptop", {"data": "things-eeg2"}, "Co-training with EEG"),
+        ("paper", {}, "Co-training with EEG (THINGS-EEG2)"),
+        ("paper", {"data": "simulated-eeg"}, "Co-training with EEG (THINGS-EEG2) (simulated)"),
+        ("faces-houses", {}, "Co-training with EEG (faces and houses, very small)"),
+    ],
+)
+def test_the_title_says_simulated_where_the_data_are_and_nowhere_else(scale, settings, title):
+    assert lab.load("eeg-cotraining", scale=scale, changes=lab.Changes(settings=settings)).title == title
+
+
 def test_no_difference_is_claimed_where_the_simulated_eeg_says_nothing():
     def claimed(scale, **settings):
         study = lab.load("eeg-cotraining", scale=scale, changes=lab.Changes(settings=settings))
@@ -292,3 +326,42 @@ def test_a_network_beside_must_have_the_same_test_images():
     )
     with pytest.raises(SpecError, match=r"robustness-gain: expected a network beside with the same test images, got"):
         lab.evaluation._found_beside(stage, load(digits).test, station)
+
+
+def test_files_as_things_eeg2_has_them_go_through_the_whole_study(tmp_path, monkeypatch):
+    """Five concepts and two people in place of 1,654 and ten: what the scale `paper` does, on files that were written."""
+    photographs = load(Spec(name="photographs"), root=tmp_path).train.parts[0]
+    folder = tmp_path / "things-eeg2"
+    made = simulate(
+        folder,
+        photographs.images[:400].numpy() / 255,
+        photographs.labels[:400].numpy(),
+        seed=3,
+        training_concepts=5,
+        test_images=20,
+        test_repetitions=20,
+    )
+    for name in ("read_subject", "things_in"):
+        monkeypatch.setattr(recorded, name, partial(getattr(recorded, name), layout=made.layout))
+    text = STUDY.replace(
+        'name = "simulated-eeg", images = "digits", train = 200, test = 100, subjects = 1, repetitions = 10, test_repetitions = 20',
+        'name = "things-eeg2", subject = 2',
+    )
+    text = text.replace(
+        'subject = 2 }\nmechanisms = [{ name = "eeg-cotraining", taps = "all", balance = "gradnorm", width = 32, responses = "shuffled" }]',
+        'subject = 2, responses = "other-subject" }\nmechanisms = [{ name = "eeg-cotraining", taps = "all", width = 32 }]',
+    )
+    text = text.replace('images = "digits", world = "none", train = 200', "train = 200")
+    path = tmp_path / "tiny-things.toml"
+    path.write_text(text, encoding="utf-8")
+    study = lab.load(str(path), changes=lab.Changes(only=("baseline", "real", "no-weight", "shuffled")))
+    assert {trial.subjects for trial in study.trials} == {("subject 2",)}
+    assert [trial.data.settings["responses"] for trial in study.trials] == ["real", "real", "real", "other-subject"]
+    with Ledger.open(tmp_path / "runs") as ledger:
+        outcome = lab.run(study, ledger, device=torch.device("cpu"), command="test", data_root=tmp_path)
+        assert not outcome.failed
+        found = _values(ledger.measurements(ledger.latest_run().id))
+    ceiling = made.answers[1].lower_ceiling(20).mean(axis=0).max()
+    assert found["real", "eeg", "eeg_ceiling_lower"] == pytest.approx(ceiling, abs=0.2)  # of 20 images
+    assert np.isfinite(found["shuffled", "eeg", "eeg_r"])
+    assert found["no-weight", "gain", "robustness_gain"] == 0.0

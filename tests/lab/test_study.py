@@ -427,16 +427,21 @@ def test_conditions_name_mechanisms_and_attacks_go_through_what_a_network_has():
     assert not kept["pgd-training", "pgd-adaptive"]
 
 
-def test_the_whole_variational_loss_is_weighted_by_the_images_of_cifar10_at_paper_scale_and_there_alone():
+@pytest.mark.parametrize(("scale", "images"), [("paper", 50_000), ("full", 1_300)])
+def test_the_whole_variational_loss_is_weighted_by_the_number_of_training_images(scale, images):
     terms = {
         trial.condition: {spec.name: spec.settings["kl"] for spec in trial.mechanisms if spec.settings.get("kl")}
-        for trial in lab.load("defences", scale="paper").trials
+        for trial in lab.load("defences", scale=scale).trials
     }
-    both = {"indian-buffet": 1 / 50_000, "winner-take-all": 1 / 50_000}
+    weight = pytest.approx(1 / images, rel=2e-3)
+    both = {"indian-buffet": weight, "winner-take-all": weight}
     assert {name: found for name, found in terms.items() if found} == {
         "winner-take-all-bayes": both,
-        "winner-take-all-gaussian": both | {"gaussian-weights": 1 / 50_000},
+        "winner-take-all-gaussian": both | {"gaussian-weights": weight},
     }
+
+
+def test_it_is_at_no_scale_that_trains_on_other_numbers_of_images():
     for scale in ("smoke", "laptop", "middle"):
         assert not {trial.condition for trial in lab.load("defences", scale=scale).trials} & {
             "winner-take-all-bayes",

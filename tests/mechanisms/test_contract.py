@@ -4,10 +4,12 @@ import contextlib
 import copy
 import functools
 import inspect
+from itertools import permutations
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import nn
 
 from unperturbed import mechanisms, models
@@ -18,7 +20,7 @@ from unperturbed.mechanisms.contract import ATTACKS as ATTACKED
 from unperturbed.mechanisms.contract import DRAWS, ONE_NETWORK
 from unperturbed.mechanisms.installing import altered
 from unperturbed.records import Recipe, Spec, SpecError
-from unperturbed.tensors.streams import generator
+from unperturbed.tensors.streams import generator, undisturbed
 from unperturbed.training import Codes, begin, choose_vectorised, train
 
 RECIPE = Recipe(epochs=2, batch_size=65, learning_rate=0.01)
@@ -221,6 +223,43 @@ def test_the_later_mechanism_wraps_the_earlier_one():
     tools = Tools(_attack, 0, NOTHING.attacked)
     loss = compose(scaled(2), scaled(10)).objective(lambda network, images, labels: torch.ones(1), tools)
     assert loss(None, None, None).item() == (1 * 2 + 1) * 10 + 1
+
+
+def test_a_loss_of_its_own_is_what_others_wrap_in_any_order():
+    """Adversarial training with smoothed labels: neither is lost, whichever is named first."""
+    specs = [
+        Spec(name="label-smoothing"),
+        Spec(name="adversarial-training"),
+        Spec(name="winner-take-all", settings={"kl": 0.1}),
+    ]
+    network = _network(mechanisms.build(specs[2:]))
+    split = _digits()
+    images, labels = split.images(split.fixed()[:10]), split.labels(split.fixed()[:10])
+    found = []
+    for order in permutations(specs):
+        asked = []
+
+        def attack(name, network, images, labels, seed, asked=asked, **settings):
+            asked.append(name)
+            return images
+
+        mechanism = mechanisms.build(order)
+        assert mechanism.own_loss
+        with undisturbed("one draw"):
+            loss = mechanism.objective(
+                lambda *_: pytest.fail("the cross-entropy is replaced"), Tools(attack, 0, mechanism.attacked)
+            )
+            found.append(loss(network, images, labels))
+        assert asked == ["pgd"]
+    assert all(torch.equal(each, found[0]) for each in found)
+    with undisturbed("one draw"):
+        smoothed = F.cross_entropy(network(images), labels, reduction="none", label_smoothing=0.1)
+    assert (found[0] > smoothed).all()  # by the divergence
+
+
+def test_two_losses_of_their_own_are_refused():
+    with pytest.raises(SpecError, match="mechanisms: expected one at most with a loss of its own, got 2"):
+        mechanisms.build([Spec(name="label-smoothing"), Spec(name="label-smoothing")])
 
 
 def test_the_network_is_attacked_in_evaluation_mode_and_gathers_no_gradient():

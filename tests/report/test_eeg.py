@@ -22,8 +22,8 @@ from unperturbed.report.verdicts import answer
 from unperturbed.statistics import cluster_bootstrap, correlation_map, decide, group_difference, spearman
 
 TIMES = np.arange(-10, 50) / 100
-CONDITIONS = dict.fromkeys(("real", "real-rnn", "shuffled", "white", "gabor", "gaussian"), "")
-CONTROLS = ("shuffled", "white", "gabor", "gaussian")
+CONTROLS = ("shuffled", "white", "phase-randomised", "gaussian")  # named as their responses are
+CONDITIONS = dict.fromkeys(("real", "real-rnn", *CONTROLS), "")
 SEEDS = 3
 AT_100 = 20
 GAIN = "robustness_gain"
@@ -31,6 +31,11 @@ GAIN = "robustness_gain"
 
 def plan(name):
     return ExaminationPlan(examination=Spec(name=name), images=10)
+
+
+def trained_on(condition):
+    responses = condition if condition in CONTROLS else "real"
+    return Spec(name="eeg-cotraining", settings={"responses": responses})
 
 
 PLANS = {
@@ -48,7 +53,9 @@ def predicted(small):
     rng = np.random.default_rng(0)
     rows = [CHANNELS.index(channel) for channel in PARIETO_OCCIPITAL]
     trial = small.study.trials[0].model_copy(update={"examinations": PLANS, "architecture": "network"})
-    trials = tuple(trial.model_copy(update={"condition": name}) for name in CONDITIONS)
+    trials = tuple(
+        trial.model_copy(update={"condition": name, "mechanisms": (trained_on(name),)}) for name in CONDITIONS
+    )
     changed = {"conditions": CONDITIONS, "controls": CONTROLS, "trials": trials, "claims": (), "published": ()}
     study = small.study.model_copy(update=changed)
     found, measured = [], []
@@ -103,11 +110,11 @@ def test_the_mean_over_networks_is_a_row_for_each_channel_and_time(predicted):
     assert (row["lower_ceiling"], row["upper_ceiling"]) == (0.5, 0.75)
 
 
-def test_maps_are_of_all_networks_and_of_the_controls_alone(predicted):
+def test_maps_are_of_all_networks_and_of_those_of_unrelated_eeg_alone(predicted):
     whole, controls = predicted.maps  # none in Linf: two conditions
     assert [(m.gain, m.over, m.networks, m.conditions) for m in predicted.maps] == [
         ("gain", "all networks", 18, 6),
-        ("gain", "controls", 12, 4),
+        ("gain", "unrelated EEG", 12, 4),
     ]
     gains = [m.value for m in predicted.measurements if (m.attack, m.measure) == ("gain", "robustness_gain")]
     by_name = sorted(range(18), key=lambda place: predicted.predictions[place].condition)  # as associations have them
@@ -174,19 +181,24 @@ def test_conditions_that_differ_in_their_seeds_have_a_map_without_p(predicted):
     assert {row["p"] for row in eeg.gain_map_rows(content)} == {None}
 
 
-@pytest.mark.parametrize("change", ["few conditions", "other times", "no gain", "no controls"])
+@pytest.mark.parametrize("change", ["few conditions", "other times", "no gain", "class told"])
 def test_there_is_no_map_of_what_cannot_be_compared(predicted, change):
     study, measured, found = predicted.study, predicted.measurements, list(predicted.predictions)
     if change == "few conditions":
-        found = [each for each in found if each.condition in ("real", "white", "gabor")]
+        found = [each for each in found if each.condition in ("real", "white", "gaussian")]
     if change == "other times":
         found[0] = dataclasses.replace(found[0], arrays=found[0].arrays | {"times": TIMES + 0.1})
     if change == "no gain":
         measured = [m._replace(value=np.nan) for m in measured]
-    maps = eeg.gain_maps(
-        study.model_copy(update={"controls": ()}) if change == "no controls" else study, measured, found
-    )
-    assert [m.over for m in maps] == {"other times": ["controls"], "no controls": ["all networks"]}.get(change, [])
+    if change == "class told":  # a control, and yet its responses say something of the images
+        (told,) = (trial for trial in study.trials if trial.condition == "white")
+        others = tuple(trial for trial in study.trials if trial != told)
+        told = told.model_copy(
+            update={"mechanisms": (Spec(name="eeg-cotraining", settings={"responses": "shuffled-within-class"}),)}
+        )
+        study = study.model_copy(update={"trials": (*others, told)})
+    maps = eeg.gain_maps(study, measured, found)
+    assert [m.over for m in maps] == {"other times": ["unrelated EEG"], "class told": ["all networks"]}.get(change, [])
 
 
 def test_other_electrodes_have_maps_and_no_groups(predicted):
@@ -203,7 +215,7 @@ def test_the_difference_of_channels_is_a_row_for_each_map(predicted):
     rows = eeg.channel_group_rows(predicted)
     assert [(row["gain"], row["over"], row["conditions"]) for row in rows] == [
         ("gain", "all networks", 6),
-        ("gain", "controls", 4),
+        ("gain", "unrelated EEG", 4),
     ]
     assert [rows[0][name] for name in ("rho", "rho_low", "rho_high")] == [
         predicted.maps[0].mean,
@@ -219,7 +231,7 @@ def test_maps_are_drawn_with_what_survives_outlined(predicted):
     drawn = {figure.name: figure for figure in eeg.eeg_figures(predicted)}
     assert list(drawn) == ["eeg-channels", "eeg-scalp", "gain-maps", "gain-scalp"]
     shown = values_of(drawn["gain-maps"])["data"]["values"]
-    assert {row["panel"] for row in shown} == {"gain, all networks", "gain, controls"}
+    assert {row["panel"] for row in shown} == {"gain, all networks", "gain, unrelated EEG"}
     assert len({row["from"] for row in shown}) == 30  # every second time
     surviving = {(row["panel"], row["channel"], row["from"]) for row in shown if row["surviving"]}
     expected = {
@@ -230,7 +242,9 @@ def test_maps_are_drawn_with_what_survives_outlined(predicted):
     }
     assert surviving == expected
     assert {channel for _, channel, _ in surviving} == set(PARIETO_OCCIPITAL)
-    value = next(r["value"] for r in shown if (r["panel"], r["channel"], r["from"]) == ("gain, controls", "Oz", 300))
+    value = next(
+        r["value"] for r in shown if (r["panel"], r["channel"], r["from"]) == ("gain, unrelated EEG", "Oz", 300)
+    )
     assert value == pytest.approx(predicted.maps[1].rho[CHANNELS.index("Oz"), 40], abs=5e-4)
     whole = predicted.maps[0]
     count = (whole.p <= 0.05).sum()

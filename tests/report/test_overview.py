@@ -13,6 +13,7 @@ from unperturbed.report.content import Survivors
 from unperturbed.report.numbers import MISSING
 from unperturbed.report.overview import asked, deciding, overview_note, overview_rows, overview_view
 from unperturbed.report.verdicts import answer
+from unperturbed.statistics import decide
 
 EIGHT = 8 / 255
 
@@ -356,6 +357,18 @@ def test_the_main_attack_is_no_examination_unless_claims_are_about_nothing_else(
     alone = replace(defences, study=defences.study.model_copy(update={"claims": claims}))
     assert (tables.main_attack(alone), tables.main_measure(alone)) == ("autoattack", "A_eps")
     assert report.OPTIONAL["overview"](alone)
+
+
+def test_the_main_attack_is_one_that_was_measured(defences):
+    """As at a scale that leaves out what most claims are about."""
+    first, *_ = defences.study.claims
+    claims = [
+        first.model_copy(update={"id": name, "attack": "left-out"}) for name in ("one", "two", "three", "four", "five")
+    ]
+    study = defences.study.model_copy(update={"claims": (*claims, first)})
+    content = replace(defences, study=study, decisions=decide(study, defences.measurements))
+    assert (tables.main_attack(content), tables.main_measure(content)) == (first.attack, first.measure)
+    assert "The main contrast is" in answer(content)[1]
 
 
 @pytest.mark.parametrize("measure", ["R", "A_8_255"])

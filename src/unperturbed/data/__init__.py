@@ -11,6 +11,7 @@ from unperturbed.data.fusion import fusion
 from unperturbed.data.mnist import mnist
 from unperturbed.data.photographs import photographs
 from unperturbed.data.recorded import (
+    SIMULATED,
     Repetitions,
     faces_houses_eeg,
     recorded_repetitions,
@@ -26,6 +27,7 @@ __all__ = [
     "CATALOGUE",
     "DATASETS",
     "RECORDINGS",
+    "SIMULATED",
     "Dataset",
     "Listed",
     "Part",

@@ -51,6 +51,7 @@ Repeats = Annotated[int, Range(2, 80)]
 Subjects = Annotated[int, Range(1, 20)]
 RealSubject = Annotated[int, Range(1, 10)]
 
+SIMULATED = ("simulated-eeg",)  # data sets of which no brain was recorded
 SEED = 0  # of the simulation
 IMAGE_SETS: dict[ImageSet, Callable[[Places, int, int], Collection]] = {
     "cued": lambda _, train, test: read_cued(train, test),

@@ -91,7 +91,7 @@ def load(name: str, *, scale: str = "laptop", changes: Changes = Changes()) -> S
     published = published_values(path, written)
     return Study(
         name=path.stem,
-        title=size.title or written.title,
+        title=_title(size.title or written.title, trials),
         question=written.question,
         source=written.source,
         scale=scale,
@@ -107,6 +107,12 @@ def load(name: str, *, scale: str = "laptop", changes: Changes = Changes()) -> S
         comparable=size.comparable and settings == {**settings, **written.published_settings},
         remarks=_remarks(changes, trials),
     )
+
+
+def _title(title: str, trials: Sequence[Trial]) -> str:
+    """Return the title; that responses of a brain were simulated is said in it, whoever has written it."""
+    simulated = any(trial.data.name in data_family.SIMULATED for trial in trials)
+    return title if "simulated" in title.lower() or not simulated else f"{title} (simulated)"
 
 
 def _trials(

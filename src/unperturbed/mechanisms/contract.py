@@ -1,6 +1,7 @@
 """What a mechanism is: a record of functions that change a network, its loss, or what it does when it is deployed.
 
-Records compose: ``compose(a, b)`` installs a, then b, and the objective of b wraps that of a. *Nothing* is a mechanism.
+Records compose: ``compose(a, b)`` installs a, then b, and the objective of b wraps that of a, unless b has a loss of
+its own. *Nothing* is a mechanism.
 What is attacked during training comes as an argument, so that no mechanism knows the attacks that will examine it.
 """
 
@@ -137,7 +138,8 @@ class Mechanism(NamedTuple):
     this mechanism train one by one and not as one vectorised program; nothing has no reason. ``responses`` is applied
     once, at the beginning of training, to what was recorded with all training images: (responses, labels, seed of the
     network) to responses of the same shape, the same ones for the same seed. ``facts`` is what training is known by
-    afterwards, by the names of quantities, from the weights and buffers of the whole network.
+    afterwards, by the names of quantities, from the weights and buffers of the whole network. ``own_loss`` says that
+    ``objective`` takes the place of the cross-entropy: what other mechanisms wrap is that loss, whatever their order.
     """
 
     install: Callable[[nn.Module], None] = _unchanged
@@ -151,6 +153,7 @@ class Mechanism(NamedTuple):
     frozen: bool = False
     responses: Callable[[Tensor, Tensor, int], Tensor] = _as_recorded
     facts: Callable[[Mapping[str, Tensor]], Mapping[str, float]] = _nothing_to_say
+    own_loss: bool = False
 
 
 NOTHING = Mechanism(alone="")
@@ -160,7 +163,7 @@ def compose(*mechanisms: Mechanism) -> Mechanism:
     """Return the mechanism that does what all of these do, the first one innermost.
 
     Raises:
-        SpecError: more than one of them learns the hidden layer by a rule of its own.
+        SpecError: more than one of them learns the hidden layer by a rule of its own, or has a loss of its own.
 
     >>> compose() == NOTHING
     True
@@ -174,7 +177,7 @@ def compose(*mechanisms: Mechanism) -> Mechanism:
             each.install(network)
 
     def objective(loss: Loss, tools: Tools) -> Loss:
-        for each in mechanisms:
+        for each in sorted(mechanisms, key=lambda each: not each.own_loss):
             loss = each.objective(loss, tools)
         return loss
 
@@ -203,6 +206,8 @@ def compose(*mechanisms: Mechanism) -> Mechanism:
     rules = [each.learning for each in mechanisms if each.learning is not None]
     if len(rules) > 1:
         raise SpecError(f"mechanisms: expected one rule at most that learns the hidden layer, got {len(rules)}")
+    if (losses := sum(each.own_loss for each in mechanisms)) > 1:
+        raise SpecError(f"mechanisms: expected one at most with a loss of its own, got {losses}; name one of them")
     traits = Traits(*(any(flags) for flags in zip(*(each.traits for each in mechanisms), strict=True)))
     alone = "; ".join(dict.fromkeys(reason for each in mechanisms for reason in each.alone.split("; ")))
     return Mechanism(
@@ -217,6 +222,7 @@ def compose(*mechanisms: Mechanism) -> Mechanism:
         frozen=any(each.frozen for each in mechanisms),
         responses=responses,
         facts=facts,
+        own_loss=losses > 0,
     )
 
 

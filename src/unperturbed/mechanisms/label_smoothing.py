@@ -12,7 +12,7 @@ from unperturbed.records import SpecError
 
 
 def label_smoothing(*, amount: float = 0.1) -> Mechanism:
-    """Return the cross-entropy with smoothed labels, in place of any loss that stood there.
+    """Return the cross-entropy with smoothed labels, in place of the plain one.
 
     Args:
         amount: s, the part of the target that is spread, 0 to 1.
@@ -29,4 +29,4 @@ def label_smoothing(*, amount: float = 0.1) -> Mechanism:
 
         return smoothed
 
-    return Mechanism(objective=objective)
+    return Mechanism(objective=objective, own_loss=True)

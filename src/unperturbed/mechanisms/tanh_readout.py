@@ -31,7 +31,7 @@ class TanhReadout(nn.Module):
 
 
 def tanh_readout(*, beta: float = 1.0, m: float = 6.0) -> Mechanism:
-    """Return a readout through a hyperbolic tangent, and its loss in place of any loss that stood there.
+    """Return a readout through a hyperbolic tangent, and its loss in place of the cross-entropy.
 
     Args:
         beta: steepness, above 0.
@@ -60,4 +60,4 @@ def tanh_readout(*, beta: float = 1.0, m: float = 6.0) -> Mechanism:
 
         return far_from_targets
 
-    return Mechanism(install=install, objective=objective)
+    return Mechanism(install=install, objective=objective, own_loss=True)

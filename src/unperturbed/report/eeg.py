@@ -1,8 +1,8 @@
 """What is predicted of the EEG, by channel and time: how well, and where that goes with the gain in robustness.
 
 The maps of correlations are those of :mod:`unperturbed.statistics.correlation_maps`, over the last networks of all
-conditions that were examined for both; and over the controls alone, whose EEG does not belong to the images, since a
-correlation that they have too says nothing of the brain.
+conditions that were examined for both; and over those alone that were trained on responses which say nothing of the
+image before them (shuffled, random phases, noise), since a correlation that they have too says nothing of the brain.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ MOMENTS = (0.05, 0.1, 0.15, 0.2, 0.3)  # seconds, of the scalps
 DRAWN = 50  # times along a map, evenly spread
 SHOWN = f"At most {DRAWN} times are drawn."
 ACROSS = 3  # maps side by side
+SAY_NOTHING = ("shuffled", "phase-randomised", "gaussian", "white")  # responses, of the image or its class
+UNRELATED = "unrelated EEG"
 
 Place = tuple[str, str, int]  # architecture, condition, seed
 
 
 def gain_maps(study: Study, measurements: Sequence[Measurement], predictions: Sequence[Drawn]) -> tuple[GainMap, ...]:
-    """Return the map of each pair of examinations of EEG and of gain, over all networks and over the controls.
+    """Return the map of each pair of examinations of EEG and gain, over all networks and over those of unrelated EEG.
 
     None of fewer than 4 conditions, or of networks that were recorded with other channels or at other times.
     """
@@ -49,6 +51,11 @@ def gain_maps(study: Study, measurements: Sequence[Measurement], predictions: Se
         if labels.get(m.attack) == GAIN and m.measure == "robustness_gain" and np.isfinite(m.value):
             gains[m.attack][m.architecture, m.condition, m.seed, m.epoch] = m.value
     subjects = subjects_of(study)
+    silent = {
+        trial.condition
+        for trial in study.trials
+        if any(spec.settings.get("responses") in SAY_NOTHING for spec in trial.mechanisms)
+    }
     maps: list[GainMap] = []
     for label in dict.fromkeys(found.label for found in predictions):
         for gain in (name for name, examination in labels.items() if examination == GAIN):
@@ -58,9 +65,9 @@ def gain_maps(study: Study, measurements: Sequence[Measurement], predictions: Se
                 if found.label == label
                 and (place := (found.architecture, found.condition, found.seed, found.epoch)) in gains[gain]
             ]
-            controls = [pair for pair in both if pair[0].condition in study.controls]
-            for over, some in (("all networks", both), ("controls", controls)):
-                if over == "controls" and len(controls) == len(both):
+            unrelated = [pair for pair in both if pair[0].condition in silent]
+            for over, some in (("all networks", both), (UNRELATED, unrelated)):
+                if over == UNRELATED and len(unrelated) == len(both):
                     continue  # the same map again
                 if made := _map(label, gain, over, some, subjects):
                     maps.append(made)

@@ -115,9 +115,11 @@ FAR = 2.0  # published standard deviations beyond which a mean is flagged
 def main_pair(content: Content) -> tuple[str, str] | None:
     """Return the attack and the measure that most claims are about; an examination only where no claim names another.
 
-    None without claims about contrasts.
+    Of what was not measured it is only where nothing was; None without claims about contrasts.
     """
-    claims = [claim for claim in content.study.claims if claim.contrasts]
+    measured = {(m.attack, m.measure) for m in content.measurements}
+    about = [claim for claim in content.study.claims if claim.contrasts]
+    claims = [claim for claim in about if (claim.attack, claim.measure) in measured] or about
     examined = {*examination_plans(content), "learning"}  # neither is an attack
     attacked = [claim for claim in claims if claim.attack not in examined]
     named = Counter((claim.attack, claim.measure) for claim in attacked or claims)
