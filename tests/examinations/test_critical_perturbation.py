@@ -153,8 +153,24 @@ def test_images_that_were_wrong_from_the_start_are_no_part_of_the_median(images,
     assert (found.arrays["critical_l2"][6:] == 0).all()
 
 
-def test_a_perturbation_of_the_image_cannot_use_the_length(images):
-    """The defect of the published protocol: brightness is free there and costs nothing in the network."""
+def test_as_published_a_perturbation_uses_the_length_and_of_the_image_it_cannot(images):
+    """The defect of the published protocol: where the classifier looks at brightness, it is fooled by brightness there."""
+    network, weight = _opposed()
+    weight = 1 + 0.02 * weight
+    with torch.no_grad():
+        network.hidden.weight.copy_(torch.stack([weight, -weight]))
+        vectors = network.inputs(images)
+        network.readout.bias[0] = -(vectors @ weight).median()
+        length = images.flatten(1).pow(3).sum(dim=1).pow(1 / 3).double().numpy()
+    subject = _subject(network, images)
+    published = published_perturbation(subject, attack="fgsm").arrays["critical_l2"] * length  # in intensities
+    through = critical_perturbation(subject).arrays["critical_l2"]
+    chosen = published > 1e-3  # elsewhere the grid is coarser than the distance
+    assert chosen.sum() >= 15
+    assert (through[chosen] > 1.5 * published[chosen]).all()
+
+
+def test_without_a_say_of_the_length_both_protocols_agree(images):
     network, weight = _opposed()
     subject = _subject(network, images)
     with torch.no_grad():

@@ -1,4 +1,6 @@
+import csv
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -240,3 +242,13 @@ def test_what_cannot_be_measured_is_refused():
     with pytest.raises(SpecError, match="activity: expected finite numbers; got 1200 that are not"):
         spectrum(_subject(images, Net(torch.full((60, 60), torch.nan))))
     assert EXAMINATIONS["spectrum"] is spectrum
+
+
+@pytest.mark.parametrize("folder", ["cifar10-2000-units", "cifar10-2000-units-200-epochs"])
+def test_the_kept_exponent_of_cifar10_as_it_enters_is_the_published_one(folder):
+    """1.47, of all 10,000 test images over ranks 11 to 500."""
+    path = Path(__file__).parents[2] / "results" / "local-learning" / folder / "tables" / "measures.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["attack"] == "spectrum-input"]
+    found = {round(float(row["mean"]), 2) for row in rows if row["measure"] == "spectrum_alpha"}
+    assert found == {1.47}
