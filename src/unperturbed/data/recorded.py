@@ -91,7 +91,8 @@ def simulated_eeg(
     Args:
         places: where files are looked for.
         images: what is shown.
-        world: what the EEG says of the images: their coarse structure (``robust``), or nothing.
+        world: what the EEG says of the images: their coarse structure (``robust``), and in parieto-occipital channels
+            their class instead (``category``), or nothing (``none``).
         subjects: how many people.
         responses: what a network is trained to predict; the other subject is the next one.
         train: how many training images.

@@ -1,19 +1,22 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 from skimage.io import imread
 
 from unperturbed.data.recordings import CHANNELS, TIMES, Answers, read_subject, simulate, simulator
-from unperturbed.data.recordings.simulator import orientation_energy, pink_noise
+from unperturbed.data.recordings.simulator import World, orientation_energy, pink_noise
 from unperturbed.data.recordings.things_eeg2 import OCCIPITAL, PARIETO_OCCIPITAL
 from unperturbed.measures.eeg_prediction import peak_latency, prediction_accuracy
 from unperturbed.records import SpecError
 
 LOW = [place for place, channel in enumerate(CHANNELS) if channel in OCCIPITAL]
+PARIETAL = [place for place, channel in enumerate(CHANNELS) if channel not in (*OCCIPITAL, *PARIETO_OCCIPITAL)]
 HIGH = [place for place in range(len(CHANNELS)) if place not in LOW]
 
 
-@pytest.fixture(scope="module", params=["robust", "none"])
+@pytest.fixture(scope="module", params=get_args(World))
 def world(request, pictures, tmp_path_factory):
     """Each world: the recordings of its two subjects, what is true of them, and the labels of all images."""
     folder = tmp_path_factory.mktemp("world") / request.param
@@ -202,8 +205,34 @@ def test_every_group_follows_orientation_energy_in_the_robust_world_only(world, 
     if name == "robust":
         assert (r[LOW] > 0.5).all()
         assert r[HIGH].mean() > 0.3
+    elif name == "category":  # in which parieto-occipital channels see the class; its images are alike
+        assert (r[LOW] > 0.5).all()
+        assert r[PARIETAL].mean() > 0.3
     else:
         assert (np.abs(r) < 4 / 120**0.5).all()
+
+
+@pytest.mark.parametrize("name", get_args(World))
+def test_the_channels_that_carry_the_class_are_those_of_their_world(name):
+    """Classes that the images do not show: a channel that tells them sees the class itself."""
+    random = np.random.default_rng(4)
+    images, labels = random.random((400, 1, 16, 16)), np.arange(400) % 8
+    sizes = {"subjects": 1, "training_concepts": 8, "images_per_concept": 30, "test_images": 160}
+    simulated = simulate(None, images, labels, seed=5, world=name, test_repetitions=20, **sizes)
+    mean = simulated.responses(1, "test").mean(axis=1)
+    shown = labels[simulated.test]
+    told = []
+    for place, latency in enumerate(simulated.answers[0].latencies):
+        at_peak = mean[:, place, np.abs(TIMES - latency).argmin()]
+        between = np.array([at_peak[shown == label].mean() for label in range(8)])[shown]
+        told.append(between.var() / at_peak.var())  # 7/159 = 0.04 of independent numbers
+    high = [place for place, channel in enumerate(CHANNELS) if channel in PARIETO_OCCIPITAL]
+    others = np.delete(told, high)
+    assert np.mean(others) < 0.09
+    if name == "category":
+        assert np.min([told[place] for place in high]) > 0.3
+    else:
+        assert np.mean([told[place] for place in high]) < 0.09
 
 
 def test_files_hold_what_is_recorded_and_nothing_need_be_written(pictures, written):
@@ -253,7 +282,7 @@ def test_orientation_energy_sees_orientation_and_only_low_spatial_frequencies():
         (lambda x, y: (x, y), {"training_concepts": 13}, "need as many classes of 14 images, got 12 classes of 100"),
         (lambda x, y: (x, y), {"images_per_concept": 99}, "need as many classes of 103 images, got 10 classes of 100"),
         (lambda x, y: (x, y), {"test_repetitions": 1}, "test_repetitions must be at least 2, got 1."),
-        (lambda x, y: (x, y), {"world": "any"}, "world must be 'robust' or 'none', got 'any'."),
+        (lambda x, y: (x, y), {"world": "any"}, "world must be 'robust' or 'none' or 'category', got 'any'."),
         (lambda x, y: (x * 0, y), {}, "the images must differ, got images without any orientation"),
     ],
 )

@@ -26,7 +26,9 @@ channel (up to 20 % either way) and in their latencies (0.005 s either way, all 
 world ``robust``. In the world ``none`` the signals of the same subject are exchanged at random among the images of each
 part, training and test. So spectrum, signal, noise and every ceiling are exactly those of ``robust``, but which signal
 an image has says nothing about it or its class, whatever the channel: to permute the pairing of images and responses
-once more changes nothing.
+once more changes nothing. In the world ``category`` the parieto-occipital channels do not see the image but its class:
+their features are two numbers drawn for each class, uncorrelated as above. So these channels carry the class, a little
+later than the occipital ones carry the image, which carry the class as far as its images differ in orientation.
 
 Closed forms. Let S be the variance of :math:`s` over the test images and N that of a single repetition around it,
 :math:`N = 1 + \tau^2 \overline{s^2}`. The halves of R repetitions, of :math:`a = \lceil R/2 \rceil` and
@@ -42,7 +44,7 @@ to subtract, since the noise has no constant part.
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from jaxtyping import Float64, Int64, Real
@@ -66,7 +68,7 @@ from unperturbed.data.recordings.things_eeg2 import (
 from unperturbed.records import SpecError
 from unperturbed.tensors.streams import seed_for
 
-World = Literal["robust", "none"]
+World = Literal["robust", "none", "category"]
 
 WIDTH = 0.02  # sigma, seconds
 SUSTAINED = 0.4  # p
@@ -151,7 +153,7 @@ def simulate(
         images: (n, 1 or 3, height, width), intensities in [0, 1], an array or a tensor.
         labels: (n,), whole numbers; the smallest ``training_concepts`` of them are the concepts.
         seed: decides every random number; each subject and part has its own stream.
-        world: ``robust`` or ``none``, as above.
+        world: ``robust``, ``none`` or ``category``, as above.
         subjects: how many people.
         training_concepts: 1654 in the original.
         images_per_concept: for training and validation together.
@@ -170,9 +172,11 @@ def simulate(
     pixels, classes = _inputs(images, labels, world, layout)
     training, test = _chosen(classes, layout)
     rows = np.concatenate([training, test])
-    features = _uncorrelated(orientation_energy(pixels[rows]))
+    features = coded = _uncorrelated(orientation_energy(pixels[rows]))
+    if world == "category":
+        coded = _uncorrelated(_codes(classes[rows], np.random.default_rng(seed_for("simulated classes", seed))))
     people = [
-        _signal(features, np.random.default_rng(seed_for("simulated subject", seed, subject)))
+        _signal(features, coded, np.random.default_rng(seed_for("simulated subject", seed, subject)))
         for subject in range(1, subjects + 1)
     ]
     answers = tuple(_answers(signal[len(training) :], latencies) for signal, latencies in people)
@@ -192,8 +196,8 @@ def _inputs(images: ArrayLike, labels: ArrayLike, world: str, layout: Layout) ->
         raise SpecError(f"images must lie in [0, 1], got {pixels.min():g} to {pixels.max():g}; divide by full scale.")
     if classes.shape != (len(pixels),) or classes.dtype.kind not in "iu":
         raise SpecError(f"{len(pixels)} images need as many whole labels, got {classes.dtype} {classes.shape}.")
-    if world not in ("robust", "none"):
-        raise SpecError(f"world must be 'robust' or 'none', got {world!r}.")
+    if world not in get_args(World):
+        raise SpecError(f"world must be {' or '.join(map(repr, get_args(World)))}, got {world!r}.")
     for name, least in Layout(1, 2, 2, 3, 1, 2)._asdict().items():
         if getattr(layout, name) < least:
             raise SpecError(f"{name} must be at least {least}, got {getattr(layout, name)}.")
@@ -246,8 +250,20 @@ def _uncorrelated(features: np.ndarray) -> np.ndarray:
     return left[:, : min(rank, DIMENSIONS)] * np.sqrt(len(features))
 
 
-def _signal(features: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return the signal (images, channels, times) of a subject, and the latency of each channel."""
+def _codes(classes: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Return for each image the numbers of its class."""
+    _, which = np.unique(classes, return_inverse=True)
+    return random.standard_normal((which.max() + 1, DIMENSIONS))[which]
+
+
+def _signal(features: np.ndarray, coded: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return the signal (images, channels, times) of a subject, and the latency of each channel.
+
+    Args:
+        features: what is seen.
+        coded: what parieto-occipital channels see.
+        random: of the subject.
+    """
     shift = random.integers(-1, 2) / 200
     latencies = np.array([(0.1 if channel in OCCIPITAL else 0.12) + shift for channel in CHANNELS])
     traces: list[np.ndarray] = []
@@ -256,8 +272,9 @@ def _signal(features: np.ndarray, random: np.random.Generator) -> tuple[np.ndarr
         after = TIMES - latency
         peak, rest = np.exp(-(after**2) / (2 * WIDTH**2)), SUSTAINED * np.exp(-after / DECAY) * (after > 0)
         course = np.maximum(peak, rest) * (TIMES > 0)
-        weights = random.standard_normal(features.shape[1])
-        projected = features @ (weights / np.linalg.norm(weights))
+        seen = coded if channel in PARIETO_OCCIPITAL else features
+        weights = random.standard_normal(seen.shape[1])
+        projected = seen @ (weights / np.linalg.norm(weights))
         traces.append(size * random.uniform(0.8, 1.2) * projected[:, None] * course)
     return np.stack(traces, axis=1), latencies
 
