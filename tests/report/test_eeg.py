@@ -15,7 +15,8 @@ from unperturbed.examinations import eeg_prediction as examination
 from unperturbed.records import Cell, Claim, Contrast, ExaminationPlan, Measurement, Spec
 from unperturbed.report import drawing, eeg, figures
 from unperturbed.report.content import Drawn
-from unperturbed.report.numbers import decimals
+from unperturbed.report.measure_views import measures_view
+from unperturbed.report.numbers import MISSING, decimals, interval
 from unperturbed.report.scalp import POSITIONS
 from unperturbed.report.similarity import similarity_figures, similarity_rows
 from unperturbed.report.verdicts import answer
@@ -353,3 +354,22 @@ def test_the_catch_names_every_examination_that_has_measured_the_gain(predicted)
         for name in ("real-rnn", "real")
     )
     assert f"the same two cells reach {left} and {right} under gain-linf (the same order); before any" in catch
+
+
+def test_the_gain_of_each_network_stands_beside_what_resampling_its_images_says(predicted):
+    assert eeg.gain_rows(predicted) == []
+    assert eeg.gains_view(predicted) is None
+    kept = [
+        Drawn("network", "real", label, eeg.GAIN, 1, 20, {"interval": np.array(ends), "images": np.arange(7)})
+        for label, ends in (("gain", (-0.25, 0.5)), ("gain-linf", (np.nan, np.nan)))
+    ]
+    content = dataclasses.replace(predicted, gains=tuple(kept))
+    value = next(m.value for m in predicted.measurements if m[:5] == ("network", "real", 1, 20, "gain"))
+    first, second = eeg.gain_rows(content)
+    assert (first["gain"], first["low"], first["high"], first["images"]) == (value, -0.25, 0.5, 7)
+    assert (second["low"], second["high"]) == (None, None)  # a censored image: no interval
+    (line, other) = eeg.gains_view(content).rows
+    assert [cell.text for cell in line.cells][:3] == ["real", "gain", "1"]
+    assert [cell.text for cell in line.cells][4:] == [interval(-0.25, 0.5), "7"]
+    assert other.cells[4].text == MISSING
+    assert measures_view(content).rest[-1] == eeg.gains_view(content)

@@ -13,7 +13,7 @@ from unperturbed.report.confidence import confidence_rows, reliability_rows
 from unperturbed.report.content import Confidence, Content, Picture, Shown
 from unperturbed.report.costs import cost_rows, stage_rows
 from unperturbed.report.drawing import converted, svg
-from unperturbed.report.eeg import channel_group_rows, gain_map_rows, prediction_rows
+from unperturbed.report.eeg import channel_group_rows, gain_map_rows, gain_rows, prediction_rows
 from unperturbed.report.figures import draw
 from unperturbed.report.geometry import exponent_rows, plane_rows, spectrum_rows
 from unperturbed.report.overview import overview_rows
@@ -40,6 +40,7 @@ OPTIONAL = {  # written where a study has what they are about
     "networks": network_rows,
     "overview": overview_rows,
     "eeg-prediction": prediction_rows,
+    "gains": gain_rows,
     "gain-maps": gain_map_rows,
     "channel-groups": channel_group_rows,
     "similarity": similarity_rows,

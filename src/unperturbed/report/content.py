@@ -134,6 +134,7 @@ class Content:
         drawn: arrays of one network of each cell, of the examinations that are drawn.
         predictions: arrays of all last networks of each cell, of the examinations of how well EEG is predicted.
         maps: what goes with a gain, computed from these.
+        gains: arrays of all last networks of each cell, of the examinations of how much more they withstand.
         survivors: what attacks left of the images of each last network, where the overview takes them together.
         versions: name to version of what computed the results.
         command: the command line that made the report.
@@ -151,6 +152,7 @@ class Content:
     drawn: tuple[Drawn, ...] = ()
     predictions: tuple[Drawn, ...] = ()
     maps: tuple[GainMap, ...] = ()
+    gains: tuple[Drawn, ...] = ()
     survivors: tuple[Survivors, ...] = ()
     versions: dict[str, Any] = field(default_factory=dict[str, Any])
     command: str = ""

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from unperturbed.records import Measurement, Study
 from unperturbed.report import tables
+from unperturbed.report.confidence import described
 from unperturbed.report.content import Content, Drawn, GainMap
 from unperturbed.report.drawing import INK, LEVEL, WIDTH, Figure, configured
 from unperturbed.report.numbers import RHO, interval, signed
 from unperturbed.report.scalp import POSITIONS, heads
+from unperturbed.report.views import Column, Line, View, texts
 from unperturbed.statistics import cluster_bootstrap, correlation_map, group_difference, spearman
 from unperturbed.statistics.rank_correlation import FEWEST, seeds_match
 from unperturbed.statistics.subjects import Subjects, crossing, subjects_of
@@ -38,6 +40,40 @@ SAY_NOTHING = ("shuffled", "phase-randomised", "gaussian", "white")  # responses
 UNRELATED = "unrelated EEG"
 
 Place = tuple[str, str, int]  # architecture, condition, seed
+
+
+def gain_rows(content: Content) -> list[tables.Row]:
+    """Return the gain of each last network over that of its seed beside it, with what resampling its images says.
+
+    ``low`` and ``high`` are the 95 % percentile bootstrap of one network over pairs of images, ``images`` their number;
+    how much networks differ is in their spread.
+    """
+    values = {m[:5]: m.value for m in content.measurements if m.measure == "robustness_gain"}
+    return [
+        described(content, found)
+        | {
+            "gain": values.get((found.architecture, found.condition, found.seed, found.epoch, found.label)),
+            "low": tables.finite(float(found.arrays["interval"][0])),
+            "high": tables.finite(float(found.arrays["interval"][1])),
+            "images": len(found.arrays["images"]),
+        }
+        for found in content.gains
+    ]
+
+
+def gains_view(content: Content) -> View | None:
+    """Return the same as text, None without a gain."""
+    rows = gain_rows(content)
+    if not rows:
+        return None
+    heads = (Column("condition", "whole"), Column("examination"), Column("seed", "number"), Column("gain", "number"),
+             Column("95 % over images", "number"), Column("images", "number"))  # fmt: skip
+    lines = [
+        Line(texts(row["condition"], row["label"], str(row["seed"]), signed(row["gain"]),
+                   interval(row["low"], row["high"]), str(row["images"])))
+        for row in rows
+    ]  # fmt: skip
+    return View(heads, lines, caption="Gain of each network", remark="(paired bootstrap over its images)")
 
 
 def gain_maps(study: Study, measurements: Sequence[Measurement], predictions: Sequence[Drawn]) -> tuple[GainMap, ...]:

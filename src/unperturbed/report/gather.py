@@ -16,7 +16,7 @@ from unperturbed.ledger import Ledger, Placement, Stored
 from unperturbed.records import Measurement, SpecError, Study
 from unperturbed.report.confidence import counted
 from unperturbed.report.content import Confidence, Content, Drawn, Picture, Shown, Survivors
-from unperturbed.report.eeg import PREDICTION, gain_maps
+from unperturbed.report.eeg import GAIN, PREDICTION, gain_maps
 from unperturbed.report.geometry import BOUNDARY, SPECTRUM
 from unperturbed.report.overview import EIGHT, SAME, deciding
 from unperturbed.report.similarity import SIMILARITY
@@ -40,7 +40,7 @@ def gather(ledger: Ledger, run_id: int, *, seconds: float | None = None) -> Cont
         raise SpecError(f"The ledger has no run {run_id}.")
     study = ledger.study(run_id)
     measurements = ledger.measurements(run_id)
-    predictions = tuple(_predictions(ledger, run_id, study))
+    predictions = _kept(ledger, run_id, study, PREDICTION, "r")
     content = Content(
         study=study,
         curves=ledger.curves(run_id),
@@ -54,6 +54,7 @@ def gather(ledger: Ledger, run_id: int, *, seconds: float | None = None) -> Cont
         drawn=tuple(_drawn(ledger, run_id, study)),
         predictions=predictions,
         maps=gain_maps(study, measurements, predictions),
+        gains=_kept(ledger, run_id, study, GAIN, "interval"),
         versions=run.versions,
         command=run.command,
         seconds=(run.seconds or 0.0) if seconds is None else seconds,
@@ -136,18 +137,18 @@ def _drawn(ledger: Ledger, run_id: int, study: Study) -> list[Drawn]:
     ]
 
 
-def _predictions(ledger: Ledger, run_id: int, study: Study) -> list[Drawn]:
-    """Return how well each last network of each cell predicts EEG, by channel and time, examination by examination."""
+def _kept(ledger: Ledger, run_id: int, study: Study, name: str, needed: str) -> tuple[Drawn, ...]:
+    """Return what examinations of one function kept of each last network of each cell, where an array is among it."""
     found: list[Drawn] = []
-    for label in _labels(study, PREDICTION):
+    for label in _labels(study, name):
         own: list[Drawn] = []
         for place, stored in _last(list(ledger.artefacts(run_id, label))):
             arrays = _arrays(ledger, stored)
-            if "r" in arrays:
+            if needed in arrays:
                 cell = (place.architecture, place.condition)
-                own.append(Drawn(*cell, label, PREDICTION, place.seed, place.epoch, arrays))
+                own.append(Drawn(*cell, label, name, place.seed, place.epoch, arrays))
         found += sorted(own, key=lambda each: (*_order(study)(each), each.seed))
-    return found
+    return tuple(found)
 
 
 def _survivors(ledger: Ledger, run_id: int, measurements: Sequence[Measurement], label: str) -> list[Survivors]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from unperturbed.report import tables
 from unperturbed.report.content import Content
+from unperturbed.report.eeg import gains_view
 from unperturbed.report.numbers import MISSING, decimals, percent, signed, whole
 from unperturbed.report.numbers import spread as with_spread
 from unperturbed.report.views import Column, Group, Line, Measures, Text, View, per, texts
@@ -85,7 +86,8 @@ def measures_view(content: Content) -> Measures:
         caption, remark = caption_of(content, attack)
         views[attack] = View(columns, lines, caption=caption, remark=remark)
     main = views.pop(tables.main_attack(content), View((Column("condition"),), []))
-    return Measures(main, list(views.values()))
+    gains = gains_view(content)
+    return Measures(main, [*views.values(), *([gains] if gains else [])])
 
 
 def caption_of(content: Content, label: str) -> tuple[str, str]:
