@@ -76,10 +76,11 @@ class Recipe(Record):
 
     Adam has no momentum of its own here: its two averages are PyTorch's, 0.9 and 0.999. ``schedule`` has pairs (share
     of the epochs, factor): after that share the learning rate is this many times the first one; it takes the place of
-    ``drop_at`` and ``drop_by``.
+    ``drop_at`` and ``drop_by``. ``crop`` is by how many pixels a training image is moved at most, ``flip`` whether it
+    is mirrored half of the time.
     """
 
-    later = ("optimiser", "schedule", "clip")
+    later = ("optimiser", "schedule", "clip", "crop", "flip")
 
     epochs: PositiveInt
     optimiser: Literal["sgd", "adam"] = "sgd"
@@ -91,6 +92,8 @@ class Recipe(Record):
     drop_by: PositiveFloat = 10.0
     schedule: tuple[tuple[float, PositiveFloat], ...] = ()
     clip: PositiveFloat | None = None  # greatest L2 norm of the gradient of a network; a longer one is shortened to it
+    crop: int = Field(default=0, ge=0)
+    flip: bool = False
     precision: Literal["float32", "bfloat16", "float64"] = "float32"
 
 
@@ -274,9 +277,11 @@ class Claim(Record):
     """A published sentence that statistical tests decide; attack and measure are those of its contrasts.
 
     ``margin``, in the unit of the measure, is the largest difference that counts as none; ``None``: that of all claims.
+    ``exact`` is said of numbers without chance, such as a property of the data: where they are the same at every seed,
+    they decide by themselves.
     """
 
-    later = ("margin",)
+    later = ("margin", "exact")
 
     id: str
     says: str
@@ -285,6 +290,7 @@ class Claim(Record):
     attack: str = "fgsm"
     measure: str = "R"
     margin: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    exact: bool = False
 
 
 class PublishedValue(Record):

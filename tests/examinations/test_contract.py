@@ -13,7 +13,7 @@ from unperturbed import examinations
 from unperturbed.data import Repetitions
 from unperturbed.examinations import EXAMINATIONS, PASSES, Interrupted
 from unperturbed.measures import QUANTITIES
-from unperturbed.records import Spec
+from unperturbed.records import Spec, SpecError
 from unperturbed.registry import complete
 
 CHEAP = {
@@ -25,6 +25,7 @@ CHEAP = {
     "published-perturbation": {"grid": 10},
     "eeg-prediction": {"splits": 5},
     "representational-similarity": {"against": "eeg", "samples": 5},
+    "estimators": {"samples": 300, "units": 200, "last": 100},
 }
 ASKS_NOTHING = {"noise-strength"}  # of the network: there is nothing to interrupt
 BY_THE_CLOCK = {"timing"}
@@ -110,6 +111,36 @@ def test_an_interruption_is_heard_and_nothing_is_disturbed(name, subject_of):
         _found(name, subject)
     assert len(looks) < 100
     assert _equal(_state(subject), before)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("spectrum", {"first": 500, "last": 11}, "three ranks or more; got 500 to 11"),
+        (
+            "estimators",
+            {"last": 800},
+            "last within three quarters of the units; got 0.5, 1400 samples, 1000 units and last = 800",
+        ),
+        ("estimators", {"samples": 900}, "more samples than units"),
+        ("estimators", {"share": 0.0}, "a share above 0"),
+        ("robustness-gain", {"attack": "ddn", "norm": "linf"}, "ddn: norm must be 'l2', got 'linf'"),
+        ("transfer", {"steps": 0}, "pgd: expected .*steps"),
+        ("certificates", {"n": 9}, "9 draws cannot certify anything at alpha = 0.001; expected n of at least 10"),
+        ("calibration", {"draws": 0}, "draws of at least 1; got 0"),
+        ("gradients", {"draws": 1}, "draws of at least 2; got 1"),
+        ("timing", {"repeats": 0}, "repeats of at least 1"),
+        ("published-perturbation", {"grid": 1}, "a grid of at least 2 eps; got 1"),
+        ("geometry", {"hull": 0.0}, "radius and hull above 0"),
+        ("boundary", {"images": 0}, "images of at least 1; got 0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_a_network_is_looked_at(name, settings, message):
+    spec = complete("examination", EXAMINATIONS, Spec(name=name, settings=settings))
+    with pytest.raises(SpecError, match=message):
+        examinations.check_spec(spec)
+    for known in EXAMINATIONS:
+        examinations.check_spec(complete("examination", EXAMINATIONS, Spec(name=known)))
 
 
 def _state(subject):

@@ -441,6 +441,27 @@ def test_the_whole_variational_loss_is_weighted_by_the_number_of_training_images
     }
 
 
+@pytest.mark.parametrize(
+    ("scale", "claims", "epochs", "steps", "warm_up", "crop"),
+    [("laptop", set(), 15, 5, 0.5, 0), ("paper", {"L5", "L5-pgd"}, 30, 5, 0.0, 4),
+     ("authors", {"L1", "L1-pgd"}, 150, 10, 0.0, 4)],
+)  # fmt: skip
+def test_winner_take_all_is_trained_as_the_claims_of_the_scale_say(scale, claims, epochs, steps, warm_up, crop):
+    study = lab.load("defences", scale=scale)
+    assert {claim.id for claim in study.claims if claim.id[:2] in ("L1", "L5")} == claims
+    trials = {trial.condition: trial for trial in study.trials}
+    for condition in ("winner-take-all", "pgd-training", "winner-take-all-hot", "winner-take-all-argmax"):
+        trial = trials[condition]
+        inner = next(spec.settings for spec in trial.mechanisms if spec.name == "adversarial-training")
+        assert (trial.recipe.epochs, inner["steps"], inner["warm_up"]) == (epochs, steps, warm_up)
+        assert (trial.recipe.crop, trial.recipe.flip) == (crop, crop > 0)
+
+
+def test_an_inverted_range_of_a_fit_is_refused_before_anything_is_trained():
+    with pytest.raises(SpecError, match="three ranks or more; got 11 to 5"):
+        lab.load("local-learning", scale="laptop", changes=lab.Changes(settings={"last": 5}))
+
+
 def test_it_is_at_no_scale_that_trains_on_other_numbers_of_images():
     for scale in ("smoke", "laptop", "middle"):
         assert not {trial.condition for trial in lab.load("defences", scale=scale).trials} & {
@@ -471,9 +492,12 @@ def test_wrong_words_about_mechanisms_are_named(tmp_path, old, new, message):
         lab.load(str(path))
 
 
-@pytest.mark.parametrize("name", names())
-def test_every_study_of_the_lab_loads_at_its_smallest_scale(name):
-    study = lab.load(name, scale=next(iter(read(find(name)).scales)))
+SCALES = [(name, scale) for name in names() for scale in read(find(name)).scales]
+
+
+@pytest.mark.parametrize(("name", "scale"), SCALES)
+def test_every_study_of_the_lab_loads_at_every_scale(name, scale):
+    study = lab.load(name, scale=scale)
     assert len({trial.canonical() for trial in study.trials}) == len(study.trials) > 1
     assert study.claims
 

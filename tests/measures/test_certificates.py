@@ -137,9 +137,13 @@ def test_the_same_seed_gives_the_same_certificate_and_disturbs_no_generator():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("wrong", [{"sigma": 0.0}, {"n": 0}, {"alpha": 1.0}])
-def test_bad_settings_are_one_line(wrong):
-    with pytest.raises(SpecError, match="expected sigma above 0, n and n0 of at least 1 and alpha in"):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"sigma": 0.0}, "sigma above 0; got 0"), ({"n": 0}, "alpha in .0, 1.; got 0, 100 and"), ({"n0": 0}, "n0 of at least 1"),
+     ({"alpha": 1.0}, "alpha in .0, 1."), ({"n": 9}, "9 draws cannot certify anything")],
+)  # fmt: skip
+def test_bad_settings_are_one_line(wrong, message):
+    with pytest.raises(SpecError, match=message):
         certify(_linear(torch.ones(4), 0.0), torch.rand(1, 1, 2, 2), **{"sigma": 0.5, **wrong})
 
 

@@ -10,10 +10,10 @@ from unperturbed import report
 from unperturbed.records import CurvePoint, Measurement, PublishedValue
 from unperturbed.report import OPTIONAL, tables
 from unperturbed.report.content import Survivors
-from unperturbed.report.numbers import MISSING
+from unperturbed.report.numbers import MISSING, percent
 from unperturbed.report.overview import asked, deciding, overview_note, overview_rows, overview_view
 from unperturbed.report.verdicts import answer
-from unperturbed.statistics import decide
+from unperturbed.statistics import decide, wilson
 
 EIGHT = 8 / 255
 
@@ -262,12 +262,28 @@ def test_a_value_that_is_not_defined_leaves_no_mean(defences):
     assert not any(isinstance(value, float) and math.isnan(value) for row in rows for value in row.values())
 
 
-def test_one_seed_has_no_interval(make_defences):
+def test_an_accuracy_of_one_seed_has_an_interval_over_its_images_and_nothing_else_has_one(make_defences):
     content = make_defences(seeds=1)
     rows = overview_rows(content)
-    assert {(row["sd"], row["low"], row["high"]) for row in rows} == {(None, None, None)}
-    texts = [text for line in overview_view(rows, seeds=1).rows for cell in line.cells for text in cell.below]
-    assert not [text for text in texts if text.startswith(("±", "["))]
+    assert {row["sd"] for row in rows} == {None}
+    accuracies = [
+        row for row in rows if row["mean"] is not None and row["measure"] in ("f0", "A_8_255", "A_last", "A_eps")
+    ]
+    assert {row["kind"] for row in accuracies} == {"clean", "attack", "examination", "worst"}
+    for row in accuracies:
+        assert (row["low"], row["high"]) == wilson(row["mean"], row["images"])
+    others = [row for row in rows if row not in accuracies]
+    assert {row["measure"] for row in others} >= {"ece", "ms_per_image"}
+    assert {(row["low"], row["high"]) for row in others} == {(None, None)}
+    row = one(rows, condition="trades", label="pgd")
+    (line,) = [line for line in overview_view(rows, seeds=1).rows if line.cells[0].text == "trades"]
+    texts = [text for cell in line.cells for text in cell.below]
+    assert f"[{percent(row['low'])}, {percent(row['high'])}]" in texts
+    assert not [text for text in texts if text.startswith("±")]
+    said = "Where one seed has an accuracy, the interval is over its images (Wilson)"
+    assert said in overview_note(content, rows)
+    both = make_defences(seeds=2)
+    assert said not in overview_note(both, overview_rows(both))
 
 
 def test_architectures_are_group_lines_over_their_conditions(make_defences):

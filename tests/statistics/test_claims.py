@@ -138,6 +138,7 @@ def test_a_claim_has_a_margin_of_its_own():
 def test_a_claim_without_a_margin_is_recorded_as_before_there_were_any():
     claim = Claim(id="K1", says="says")
     assert "margin" not in claim.canonical()
+    assert "exact" not in claim.canonical()
     assert '"margin":0.5' in claim.model_copy(update={"margin": 0.5}).canonical()
 
 
@@ -414,6 +415,38 @@ def test_the_same_difference_at_every_seed_supports_nothing():
         claim = verdict((contrast("lenet/a", "lenet/b", "none"),), cells)
         assert (claim.verdict, claim.interval) == ("undecided", None)
         assert claim.reason.endswith("the 5 seeds do not differ at all: a t test is not defined")
+
+
+def exact(contrasts, cells):
+    """The decisions on one claim about numbers without chance, beside one that is tested."""
+    tested = contrast("lenet/low", "lenet/0.5", "less")
+    plain = study(contrasts, (tested,))
+    claims = (plain.claims[0].model_copy(update={"exact": True}), plain.claims[1])
+    return decide(plain.model_copy(update={"claims": claims}), measured({"lenet/low": {1: LOW}, **cells}))
+
+
+@pytest.mark.parametrize("seeds", [1, 3, 5])
+@pytest.mark.parametrize(
+    ("right", "expect", "expected"),
+    [("1.465", "greater", "supported"), ("1.475", "less", "supported"), ("1.475", "greater", "contradicted"),
+     ("1.468", "greater", "contradicted"), ("1.46", "none", "supported"), ("1.4", "none", "contradicted"),
+     ("1.468", "none", "supported")],
+)  # fmt: skip
+def test_a_number_without_chance_decides_by_itself(right, expect, expected, seeds):
+    cells = {"lenet/a": {1: [1.468] * seeds}}
+    decisions = exact((contrast("lenet/a", f"lenet/{right}", expect),), cells)
+    claim, tested = decisions.claims
+    assert (claim.verdict, claim.p_adjusted, claim.interval) == (expected, None, None)
+    assert tested.p_adjusted == tested.p  # no part of the correction
+    assert "A number without chance" in decisions.rule
+    assert "A number without chance" not in rule()
+
+
+def test_numbers_that_differ_between_seeds_are_tested_whatever_is_said_of_them():
+    claim, _ = exact((contrast("lenet/a", "lenet/0.49"),), {"lenet/a": {1: [0.49, 0.4901]}}).claims
+    assert claim.verdict == "undecided"
+    assert claim.p == pytest.approx(0.5)
+    assert claim.interval is not None
 
 
 def test_networks_without_common_seeds_are_not_equal_seed_by_seed():

@@ -1,5 +1,8 @@
 """Examinations by name: what a study can ask of a network besides its accuracy under an attack."""
 
+from contextlib import suppress
+from typing import cast
+
 from unperturbed.examinations.audited import audited
 from unperturbed.examinations.autoattack import autoattack
 from unperturbed.examinations.boundary import boundary
@@ -9,6 +12,7 @@ from unperturbed.examinations.contract import BATCH_SIZE, Examination, Found, In
 from unperturbed.examinations.critical_perturbation import critical_perturbation, published_perturbation
 from unperturbed.examinations.dimension import dimension
 from unperturbed.examinations.eeg_prediction import eeg_prediction
+from unperturbed.examinations.estimators import estimators
 from unperturbed.examinations.geometry import geometry
 from unperturbed.examinations.gradients import gradients
 from unperturbed.examinations.noise_strength import noise_strength
@@ -17,6 +21,7 @@ from unperturbed.examinations.robustness_gain import robustness_gain
 from unperturbed.examinations.spectrum import spectrum
 from unperturbed.examinations.timing import timing
 from unperturbed.examinations.transfer import transfer
+from unperturbed.records import Spec
 
 __all__ = [
     "APART",
@@ -27,6 +32,7 @@ __all__ = [
     "Found",
     "Interrupted",
     "Subject",
+    "check_spec",
     "measured",
 ]
 
@@ -40,6 +46,7 @@ EXAMINATIONS: dict[str, Examination] = {
     "gradients": gradients,
     "noise-strength": noise_strength,
     "spectrum": spectrum,
+    "estimators": estimators,
     "geometry": geometry,
     "dimension": dimension,
     "boundary": boundary,
@@ -62,6 +69,7 @@ PASSES: dict[str, int] = {  # about how many for each image, for the time left o
     "gradients": 200,
     "noise-strength": 1,
     "spectrum": 2,
+    "estimators": 2,
     "geometry": 100,
     "dimension": 2,
     "boundary": 15,
@@ -71,3 +79,28 @@ PASSES: dict[str, int] = {  # about how many for each image, for the time left o
     "robustness-gain": 600,
     "representational-similarity": 1,
 }
+
+
+class _Looked(Exception):
+    """An examination has nothing against its settings and begins."""
+
+
+class _Unseen:
+    def __getattr__(self, name: str) -> object:
+        raise _Looked
+
+
+def check_spec(spec: Spec) -> None:
+    """Refuse settings with which an examination could not run, before anything runs.
+
+    It is rehearsed on a subject that ends it at the first look, so that its own checks decide and nothing is computed.
+
+    Raises:
+        SpecError: as the examination says.
+
+    >>> check_spec(Spec(name="spectrum", settings={"first": 500, "last": 11}))
+    Traceback (most recent call last):
+    unperturbed.records.SpecError: power_law: expected a rank of at least 1 and three ranks or more; got 500 to 11
+    """
+    with suppress(_Looked):
+        EXAMINATIONS[spec.name](cast("Subject", _Unseen()), **spec.settings)

@@ -13,7 +13,13 @@ import torch
 from torch import nn
 
 from unperturbed.examinations.contract import Found, Subject, measured
-from unperturbed.measures.certificates import average_certified_radius, certified_accuracy, certify, largest_radius
+from unperturbed.measures.certificates import (
+    average_certified_radius,
+    certified_accuracy,
+    certify,
+    check_draws,
+    largest_radius,
+)
 from unperturbed.mechanisms.installing import Draws
 from unperturbed.mechanisms.randomised_smoothing import GaussianNoise
 from unperturbed.records import SpecError
@@ -42,6 +48,7 @@ def certificates(subject: Subject, *, n: int = 1000, n0: int = 100, alpha: float
         SpecError: the network has no draws of randomised smoothing, or other noise besides, or the settings are not as
             described.
     """
+    check_draws(n, n0, alpha=alpha)
     base, sigma = _base(subject.network)
     _check_silent(subject, base)
 

@@ -67,7 +67,7 @@ class Found:
 
 
 Examination = Callable[..., Found]
-"""``examination(subject, *, settings...) -> Found``."""
+"""``examination(subject, *, settings...) -> Found``; it refuses its settings before it looks at its subject."""
 
 
 def measured(values: Mapping[str, float], images: int) -> list[Measured]:

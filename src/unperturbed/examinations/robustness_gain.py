@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unperturbed.attacks import ATTACKS, pgd, sweep
+from unperturbed.attacks import check_spec as check_attack
 from unperturbed.examinations.contract import BATCH_SIZE, FAR, Found, Subject, measured
+from unperturbed.records import Spec
 from unperturbed.tensors.streams import seed_for
 
 GRIDS = {
@@ -60,6 +62,8 @@ def robustness_gain(
         SpecError: the attack lacks the norm.
     """
     grid = form == "grid"
+    if not grid:
+        check_attack(Spec(name=attack, settings={"norm": norm}))
     chosen: dict[str, Any] = {"steps": STEPS[norm]} if grid else {}
     evidence = sweep(
         subject.watched(subject.network),

@@ -6,9 +6,10 @@ where a network that falls to a transferred attack and not to its own hides its 
 
 from typing import Literal
 
+from unperturbed.attacks import check_spec as check_attack
 from unperturbed.attacks import pgd, sweep
 from unperturbed.examinations.contract import BATCH_SIZE, Found, Subject, measured
-from unperturbed.records import SpecError
+from unperturbed.records import Spec, SpecError
 
 VOTES = 9  # draws that decide about an image of a random network
 
@@ -41,6 +42,7 @@ def transfer(
     Raises:
         SpecError: there is no network beside, or the settings are not as ``pgd`` has them.
     """
+    check_attack(Spec(name="pgd", settings={"norm": norm, "steps": steps, "restarts": restarts, "eot": eot}), (eps,))
     if subject.beside is None:
         raise SpecError("transfer: expected a network beside the one that is examined; name a condition as 'beside'")
 

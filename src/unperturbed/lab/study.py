@@ -20,6 +20,7 @@ from unperturbed import attacks as attack_family
 from unperturbed import data as data_family
 from unperturbed import mechanisms as mechanism_family
 from unperturbed.examinations import APART, EXAMINATIONS
+from unperturbed.examinations import check_spec as check_examination
 from unperturbed.lab.study_file import (
     ArchitectureFile,
     AttackFile,
@@ -216,6 +217,7 @@ def _examined(
             _spec({**file.settings, "name": file.examination}, settings, where),
             apart=("subject",),
         )
+        check_examination(spec)
         beside = None
         if file.beside is not None:
             lookup("condition", written.conditions, file.beside)

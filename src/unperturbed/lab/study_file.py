@@ -115,7 +115,8 @@ class ClaimFile(Record):
     architecture is named, the networks of all of them count. ``measure[a] - measure[b] ~+ measure[c]`` expects the
     correlation of the first with the third to be greater than that of the second with it.
 
-    The label of an examination may stand for that of an attack.
+    The label of an examination may stand for that of an attack. ``exact`` is said of a measure without chance, such as
+    one of the images: its number decides by itself where it is the same at every seed.
     """
 
     id: str
@@ -125,6 +126,7 @@ class ClaimFile(Record):
     attack: str = "fgsm"
     measure: str = "R"
     margin: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    exact: bool = False
     where: dict[str, Setting] = Field(default_factory=dict)
 
 
@@ -285,6 +287,7 @@ def claim_of(claim: ClaimFile, written: StudyFile) -> Claim:
         attack=claim.attack,
         measure=claim.measure,
         margin=claim.margin,
+        exact=claim.exact,
         contrasts=read,
         associations=tuple(
             _association(text, written, primary=primary, claim=claim.id) for text, primary in texts if "~" in text

@@ -56,21 +56,29 @@ def certify(
     Raises:
         SpecError: sigma, draws or alpha are not as described, or n is too small to certify anything.
     """
-    if not sigma > 0 or min(n, n0) < 1 or not 0 < alpha < 1:
-        raise SpecError(
-            f"certify: expected sigma above 0, n and n0 of at least 1 and alpha in (0, 1); "
-            f"got {sigma:g}, {n}, {n0} and {alpha:g}"
-        )
-    enough = fewest(alpha)
-    if n < enough:
-        raise SpecError(
-            f"certify: {n} draws cannot certify anything at alpha = {alpha:g}; expected n of at least {enough}"
-        )
+    if not sigma > 0:
+        raise SpecError(f"certify: expected sigma above 0; got {sigma:g}")
+    check_draws(n, n0, alpha=alpha)
     votes = _votes(classifier, images, (n0, n), sigma, seed)
     chosen = votes[:, 0].argmax(axis=1)
     count = votes[np.arange(len(votes)), 1, chosen]
     radius = certified_radius(count, n, sigma=sigma, alpha=alpha)
     return Certificates(np.where(radius > 0, chosen, -1), radius, count)
+
+
+def check_draws(n: int, n0: int, *, alpha: float) -> None:
+    """Refuse numbers of draws that certify nothing.
+
+    >>> check_draws(9, 1, alpha=0.001)
+    Traceback (most recent call last):
+    unperturbed.records.SpecError: certify: 9 draws cannot certify anything at alpha = 0.001; expected n of at least 10
+    """
+    if min(n, n0) < 1 or not 0 < alpha < 1:
+        raise SpecError(f"certify: expected n and n0 of at least 1 and alpha in (0, 1); got {n}, {n0} and {alpha:g}")
+    if n < (enough := fewest(alpha)):
+        raise SpecError(
+            f"certify: {n} draws cannot certify anything at alpha = {alpha:g}; expected n of at least {enough}"
+        )
 
 
 def fewest(alpha: float) -> int:

@@ -23,6 +23,7 @@ from unperturbed.report import tables
 from unperturbed.report.content import Content, Survivors
 from unperturbed.report.numbers import MISSING, decimals, percent, radius, whole
 from unperturbed.report.views import Column, Line, Text, View, texts
+from unperturbed.statistics import wilson
 
 EIGHT = 8 / 255
 SAME = 1e-6  # radii that differ by less are the same
@@ -119,7 +120,8 @@ def deciding(content: Content) -> list[Asked]:
 def overview_rows(content: Content) -> list[tables.Row]:
     """Return one row per cell and column at the last epoch; none where there is nothing to compare.
 
-    ``low`` and ``high`` are the 95 % interval of the mean over seeds (Student's t; of a fraction, cut at 0 and 1);
+    ``low`` and ``high`` are the 95 % interval of the mean over seeds (Student's t; of a fraction, cut at 0 and 1), or
+    where one seed has an accuracy, Wilson's over its images;
     ``worst`` is the worst value of a seed and ``worst_seeds`` how many have it; ``decided_by`` are the labels that
     leave the fewest images of a network, the most frequent first. ``published_mean`` is the printed value of the same
     cell, label and measure, of the same epoch or else of the last one printed, whether or not the study is comparable.
@@ -144,11 +146,13 @@ def overview_rows(content: Content) -> list[tables.Row]:
             some = found.get(key)
             unit, better = (some.unit, some.better) if some else ("", "")
             rows.append(
-                described(content, cell, column)
-                | {"unit": unit, "better": better, "decided_by": ""}
-                | spread(values.get(key, {}).values(), unit=unit, better=better)
-                | {"images": images.get(key)}
-                | printed(content, cell, column)
+                over_images(
+                    described(content, cell, column)
+                    | {"unit": unit, "better": better, "decided_by": ""}
+                    | spread(values.get(key, {}).values(), unit=unit, better=better)
+                    | {"images": images.get(key)}
+                    | printed(content, cell, column)
+                )
             )
         if len(worst) > 1:
             # Beside the clean accuracy: what matters is in sight.
@@ -200,7 +204,7 @@ def least(content: Content, cell: tuple[str, str], labels: list[str]) -> tables.
         left.append(float(np.logical_and.reduce(list(standing.values())).mean()))
         fewest = min(int(images.sum()) for images in standing.values())
         decided.update(label for label, images in standing.items() if images.sum() == fewest)
-    return (
+    return over_images(
         described(content, cell, Asked("worst", "", "A_8_255", "linf", EIGHT))
         | {"unit": "fraction", "better": "higher"}
         | {"decided_by": ", ".join(label for label, _ in decided.most_common())}
@@ -208,6 +212,14 @@ def least(content: Content, cell: tuple[str, str], labels: list[str]) -> tables.
         | {"images": shared}
         | printed(content, cell, Asked("worst", "worst", "A_8_255"))
     )
+
+
+def over_images(row: tables.Row) -> tables.Row:
+    """Return the row of an accuracy that one seed has with Wilson's interval over its images, any other as it is."""
+    if row["n"] != 1 or row["mean"] is None or not row["images"] or row["measure"] not in ("f0", *ACCURACIES):
+        return row
+    low, high = wilson(row["mean"], row["images"], confidence=CONFIDENCE)
+    return row | {"low": low, "high": high}
 
 
 def spread(values: Iterable[float], *, unit: str, better: str) -> tables.Row:
@@ -319,7 +331,9 @@ def cell_of(row: tables.Row, seeds: int) -> Text:
         return Text(MISSING, below=published(row))
     below: list[str] = []
     if row["sd"] is not None:
-        below += [f"± {number(row['sd'], row)}", f"[{number(row['low'], row)}, {number(row['high'], row)}]"]
+        below.append(f"± {number(row['sd'], row)}")
+    if row["low"] is not None:
+        below.append(f"[{number(row['low'], row)}, {number(row['high'], row)}]")
     if row["n"] < seeds:
         below.append(f"n = {row['n']}")
     if row["decided_by"]:
@@ -368,6 +382,10 @@ def overview_note(content: Content, rows: list[tables.Row]) -> str:
     votes = max((plan.votes for trial in content.study.trials for plan in trial.attacks.values()), default=1)
     if votes > 1:
         text += f" Of a random network the majority of {votes} draws decides about an image, clean and attacked."
+    if any(row["n"] == 1 and row["low"] is not None for row in rows):
+        text += (
+            " Where one seed has an accuracy, the interval is over its images (Wilson) and says nothing of other seeds."
+        )
     if any(row["kind"] == "worst" for row in rows):
         text += (
             " Worst: the share of images that a network gets right after every attack and examination at 8/255 in the "

@@ -12,6 +12,8 @@ The rule is `rule`'s text. Beside it:
 * Equal numbers at every seed have no interval, and their spread of 0 is no measure of how certain they are: two
   networks may be equal by chance where accuracies are coarse or at their floor. What n equal seeds do show is a sign
   test: if at least half of all networks differed, n of them would all be equal with a chance of 2^-n at most.
+* A claim said to be exact is about a number without chance, such as the exponent of the spectrum of the images: where
+  all seeds have the same one, there is nothing to test. Where they do not, it is tested as any other.
 * An association is decided by its interval alone: of 5 conditions no p by permutation is below 1 / 120, and Holm's
   correction would leave nothing of a few such associations. Neither its interval nor its p is adjusted.
 """
@@ -144,6 +146,7 @@ def rule(*, alpha: float = 0.05, margin: float = MARGIN) -> str:
 
 
 # What `rule` says besides of a study that has such contrasts, or associations.
+EXACT = "A number without chance, which is the same at every seed, decides by itself and is no part of the correction."
 MATCHED = (
     "A sweep stands for the value that it has, at each seed, where it equals the other network in the matching measure "
     "(interpolated between two neighbours along it); a seed whose network lies beyond its ends is left out."
@@ -230,6 +233,8 @@ def _whole_rule(study: Study, *, alpha: float, margin: float) -> str:
     parts = [rule(alpha=alpha, margin=margin)]
     if own := [f"{claim.margin:g} in {claim.measure} for {claim.id}" for claim in study.claims if claim.margin]:
         parts.append(OWN_MARGINS.format(margins=", ".join(own)))
+    if any(claim.exact for claim in study.claims):
+        parts.append(EXACT)
     if any(contrast.right.condition in study.sweeps for claim in study.claims for contrast in claim.contrasts):
         parts.append(MATCHED)
     if any(claim.associations for claim in study.claims):
@@ -249,9 +254,12 @@ def enough(alpha: float) -> int:
 
 def _decide_family(rows: Sequence[Row], *, alpha: float) -> list[Row]:
     decided: list[Row] = []
-    for row, p_adjusted in zip(rows, holm([row.p for row in rows]), strict=True):
+    tests = [row.p for row in rows if not row.exact]
+    adjusted = iter(holm(tests))
+    for row in rows:
+        p_adjusted = math.nan if row.exact else next(adjusted)
         detected: Literal["greater", "less"] | None = None
-        if p_adjusted < alpha:
+        if p_adjusted < alpha or (row.exact and row.difference != 0):
             detected = "greater" if row.difference > 0 else "less"
         outcome, reason = _outcome(row, detected, alpha), row.reason
         if row.tied and row.expect == "none" and outcome == "undecided":
@@ -261,6 +269,9 @@ def _decide_family(rows: Sequence[Row], *, alpha: float) -> list[Row]:
 
 
 def _outcome(row: Row, detected: Literal["greater", "less"] | None, alpha: float) -> Outcome:
+    if row.exact:
+        as_claimed = abs(row.difference) < row.margin if row.expect == "none" else detected == row.expect
+        return "supported" if as_claimed else "contradicted"
     if row.equivalence is not None and row.tied:
         return "supported" if row.n >= enough(alpha) else "undecided"
     if row.equivalence is None:

@@ -96,6 +96,7 @@ class Row:
     published: Published | None
     match: Match | None = None  # None: the right side is a cell, not a sweep
     tied: bool = False  # equal at every matched seed, of which there are two at least
+    exact: bool = False  # without chance: the difference decides by itself
     reason: str = ""  # why nothing can be tested, or which seeds were left out
     p_adjusted: float = math.nan
     detected: Literal["greater", "less"] | None = None  # the direction found after correction
@@ -239,7 +240,10 @@ def _row(
     p = paired_t(left, right).p if contrast.paired else p_welch
     n = min(left.size, right.size)
     tied = contrast.paired and n > 1 and all_equal(left, right)
-    if n < 2:
+    exact = claim.exact and contrast.paired and math.isnan(p)
+    if exact:
+        remarks.append("a number without chance, which decides by itself")
+    elif n < 2:
         remarks.append("one seed only: nothing can be tested, run at least 2")
     elif tied:
         remarks.append(f"equal at all {n} seeds: a t test is not defined")
@@ -265,6 +269,7 @@ def _row(
         published=published,
         match=Match(sweep.match, n, len(values[0])) if sweep else None,
         tied=tied,
+        exact=exact,
         reason="; ".join(remarks),
     )
 

@@ -28,6 +28,7 @@ from torch.func import functional_call, vmap
 from unperturbed.mechanisms import NOTHING, Diverged, InnerAttack, Mechanism, Tools
 from unperturbed.records import NotFinite, Recipe, SpecError
 from unperturbed.tensors.streams import generator, seed_for, undisturbed
+from unperturbed.training.augmentation import moved, places
 from unperturbed.training.codes import AT_ONCE, Codes
 
 if TYPE_CHECKING:
@@ -125,7 +126,8 @@ def train(
         on_step: called after every step with a function that returns the present states.
 
     Raises:
-        SpecError: no seeds, seeds that do not match the states, states at different steps.
+        SpecError: no seeds, seeds that do not match the states, states at different steps, or images to be moved that
+            are codes of a frozen layer.
         Diverged: at the end of an epoch, the loss has not been finite or the weights are not; or the logits inside an
             attack are not.
     """
@@ -135,6 +137,9 @@ def train(
         raise SpecError(f"train: all states must stand at the same step, got {[state.step for state in states]}.")
     if mechanism != NOTHING and len(states) > 1:
         raise SpecError(f"train: with a mechanism networks train one by one, got {len(states)} together.")
+    augmented = recipe.crop > 0 or recipe.flip
+    if augmented and isinstance(split, Codes):
+        raise SpecError("train: crop and flip move images; a readout of a frozen layer sees codes: leave them out.")
     device = torch.device(device)
     split = split.to(device)
     split = split.of_person(seeds[0], mechanism.responses)
@@ -148,10 +153,13 @@ def train(
             if first == 0:
                 program.forget_losses()
             rows = torch.stack([split.draw(generator("order", seed, epoch)) for seed in seeds]).to(device)
+            windows = places(seeds, epoch, len(split), crop=recipe.crop, flip=recipe.flip).to(device)
             for batch in range(first, batches):
-                chosen = rows[:, batch * recipe.batch_size : (batch + 1) * recipe.batch_size]
-                batch_rows = chosen.flatten(0, 1)
+                part = slice(batch * recipe.batch_size, (batch + 1) * recipe.batch_size)
+                batch_rows = rows[:, part].flatten(0, 1)
                 images, labels = split.images(batch_rows), split.labels(batch_rows)
+                if augmented:
+                    images = moved(images, windows[:, part].flatten(0, 1), crop=recipe.crop)
                 step += 1
                 done = step / (recipe.epochs * batches)
                 try:
