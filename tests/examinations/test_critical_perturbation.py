@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from unperturbed.attacks import sweep
 from unperturbed.examinations import Subject
 from unperturbed.examinations.critical_perturbation import critical_perturbation, published_perturbation
 from unperturbed.models import build
@@ -140,6 +141,46 @@ def test_the_distance_in_intensities_is_that_of_a_linear_classifier(images, line
     np.testing.assert_allclose(found.arrays["critical_l2"], exact, rtol=0.02)  # the attacks end within 2 %
     values = {row.measure: row.value for row in found.measures}
     assert values["critical_l2"] == pytest.approx(np.median(found.arrays["critical_l2"]))
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "pgd"])
+def test_on_a_grid_it_is_the_first_length_behind_it(images, linear, attack):
+    weight = torch.randn(3072, generator=generator("w"))
+    weight -= weight.mean()
+    found = critical_perturbation(_subject(linear(weight), images), attack=attack)
+    exact = ((images.flatten(1) @ weight).abs() / weight.norm()).double().numpy()
+    grid = np.geomspace(0.01, 100.0, 121)
+    inside = exact > 0.01
+    assert inside.sum() > 15
+    np.testing.assert_allclose(
+        found.arrays["critical_l2"][inside], grid[np.searchsorted(grid, exact[inside])], rtol=1e-9
+    )
+
+
+def test_noise_has_to_be_longer_as_little_of_it_points_the_right_way(images, linear):
+    """Of a random direction about 1 / sqrt(d) points along the weight; of 20, the luckiest about twice as much."""
+    weight = torch.randn(3072, generator=generator("w"))
+    weight -= weight.mean()
+    subject = _subject(linear(weight), images)
+    found = critical_perturbation(subject, attack="noise_search")
+    exact = ((images.flatten(1) @ weight).abs() / weight.norm()).double().numpy()
+    ratio = found.arrays["critical_l2"] / exact
+    assert 0.2 * math.sqrt(3072) < np.median(ratio[exact > 0.01]) < math.sqrt(3072)
+    assert found.backwards == 0
+    again = critical_perturbation(subject._replace(seed=4), attack="noise_search")
+    assert not np.array_equal(again.arrays["critical_l2"], found.arrays["critical_l2"])
+
+
+def test_pgd_climbs_the_margin_and_what_broke_is_not_attacked_again(images, linear, monkeypatch):
+    asked = {}
+
+    def watched(*arguments, **settings):
+        asked.update(settings)
+        return sweep(*arguments, **settings)
+
+    monkeypatch.setitem(critical_perturbation.__globals__, "sweep", watched)
+    critical_perturbation(_subject(linear(torch.ones(3072) / 55, bias=-27.0), images[:3]), attack="pgd")
+    assert (asked["loss"], asked["inherit"], asked["norm"]) == ("margin", True, "l2")
 
 
 def test_images_that_were_wrong_from_the_start_are_no_part_of_the_median(images, linear):

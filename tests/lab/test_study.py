@@ -411,6 +411,10 @@ def test_conditions_name_mechanisms_and_attacks_go_through_what_a_network_has():
     assert plans["winner-take-all"]["pgd-adaptive"].through == {"temperature": 0.67, "mode": "expected"}
     assert plans["pgd-training"]["pgd-adaptive"].through == {}
     assert plans["noise-injection"]["pgd-noise-off"].through == {"active": False}
+    assert {name: plan["pgd-at-1"].through for name, plan in plans.items() if "pgd-at-1" in plan} == {
+        "winner-take-all": {"temperature": 1.0},
+        "winner-take-all-hot": {"temperature": 1.0},
+    }
     # Chance takes votes and draws; without it one is enough.
     assert [plans[name]["pgd-eot"].votes for name in ("winner-take-all", "winner-take-all-argmax")] == [9, 1]
     assert plans["winner-take-all"]["pgd-eot"].attack.settings["eot"] == 16
@@ -457,6 +461,21 @@ def test_winner_take_all_is_trained_as_the_claims_of_the_scale_say(scale, claims
         assert (trial.recipe.crop, trial.recipe.flip) == (crop, crop > 0)
 
 
+@pytest.mark.parametrize("scale", ["laptop", "full"])
+def test_two_attacks_that_a_claim_compares_on_one_network_have_the_same_images(scale):
+    """Else the contrast is left out of the report."""
+    study = lab.load("defences", scale=scale)
+    plans = {trial.condition: trial.attacks for trial in study.trials}
+    compared = {
+        (side.condition, side.attack or claim.attack)
+        for claim in study.claims
+        for contrast in claim.contrasts
+        for side in (contrast.left, contrast.right)
+        if contrast.left.attack != contrast.right.attack and claim.id.startswith("L")
+    }
+    assert {plans[condition][attack].images for condition, attack in compared} == {50}
+
+
 def test_an_inverted_range_of_a_fit_is_refused_before_anything_is_trained():
     with pytest.raises(SpecError, match="three ranks or more; got 11 to 5"):
         lab.load("local-learning", scale="laptop", changes=lab.Changes(settings={"last": 5}))
@@ -481,6 +500,11 @@ def test_it_is_at_no_scale_that_trains_on_other_numbers_of_images():
             "winner-take-all: 6 channels cannot be divided into blocks of 4; .* this one: 2, 3, 6",
         ),
         ("temperature = 0.67, mode", "temprature = 0.67, mode", "through 'temprature', which no layer of any network"),
+        (
+            'through = { temperature = 1.0 }\nconditions = ["winner-take-all"',
+            'through = { temperature = 1.0 }\nconditions = ["winner-takes-all"',
+            "There is no condition 'winner-takes-all'.*Did you mean 'winner-take-all'",
+        ),
     ],
 )
 def test_wrong_words_about_mechanisms_are_named(tmp_path, old, new, message):

@@ -11,11 +11,12 @@ logarithm and ended at 8.2; the sign of a gradient that is 0 is 0.
 
 That protocol lets a perturbation change the length of the vector, which no image can do, and takes the gradient of a
 loss that is flat where the network is sure. :func:`critical_perturbation` asks the same of the image, in intensities,
-through the normalisation, with an attack that looks for the smallest perturbation.
+through the normalisation, with an attack that looks for the smallest perturbation, or on a grid with noise, FGSM or PGD
+up the margin.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,14 +34,20 @@ LARGEST = {"noise": 2.5, "fgsm": 10**-1.5, "pgd": 10**-1.5}
 SMALLEST = 1e-6
 STEPS = 20
 STEP_SIZE = 1e-2
+INTENSITIES = tuple(np.geomspace(0.01, 100.0, 121).tolist())  # L2, each 8 % longer than the one before
+ON_A_GRID: dict[str, dict[str, Any]] = {"noise_search": {"draws": 20}, "fgsm": {}, "pgd": {"loss": "margin"}}
 
 
-def critical_perturbation(subject: Subject, *, attack: Literal["fmn", "ddn"] = "fmn") -> Found:
+def critical_perturbation(
+    subject: Subject, *, attack: Literal["fmn", "ddn", "noise_search", "fgsm", "pgd"] = "fmn"
+) -> Found:
     """Return the median L2 distance, in intensities, to the nearest image found that is classified otherwise.
 
     Args:
         subject: what is examined.
-        attack: what looks for it, with its default settings.
+        attack: what looks for it, with its default settings. ``noise_search`` (20 random points of each ball, in the same
+            directions), ``fgsm`` and ``pgd`` (up the margin) try radii from 0.01 to 100, each 8 % longer than the one
+            before; the first one that changes the answer counts.
 
     Returns:
         ``f0`` and ``critical_l2``, the median over the images that are classified correctly, where half of them were
@@ -52,12 +59,14 @@ def critical_perturbation(subject: Subject, *, attack: Literal["fmn", "ddn"] = "
         subject.images,
         subject.labels,
         ATTACKS[attack],
-        eps=(0.0, FAR),
+        eps=(0.0, *(INTENSITIES if attack in ON_A_GRID else (FAR,))),
         seed=seed_for("critical-perturbation", attack, subject.seed),
         batch_size=BATCH_SIZE,
         keep=0,
         progress=subject.look,
         norm="l2",
+        inherit=True,  # what broke is not attacked again
+        **ON_A_GRID.get(attack, {}),
     )
     right = evidence.correct[0]
     values = {"f0": float(right.mean())} | _median("critical_l2", evidence.critical_eps[right])

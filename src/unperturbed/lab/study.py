@@ -135,6 +135,9 @@ def _trials(
         name: _plan(name, lookup("attack", written.attacks, name), size_of)
         for name in (written.attacks if size_of.attacks is None else size_of.attacks)
     }
+    for name in attacks:
+        for condition in written.attacks[name].conditions or ():
+            lookup("condition", written.conditions, condition)
     for label in written.conditions if size_of.conditions is None else size_of.conditions:
         condition = lookup("condition", written.conditions, label)
         defences = tuple(
@@ -164,7 +167,11 @@ def _trials(
             pretraining_epochs=(changes.pretraining_epochs or recipe.epochs) if pretraining else None,
             recipe=_recipe(size_of, condition, settings, f"conditions.{label}.recipe") if condition.recipe else recipe,
             epochs=evaluate,
-            attacks={name: _on(plan, network, random=defence.traits.random) for name, plan in attacks.items()},
+            attacks={
+                name: _on(plan, network, random=defence.traits.random)
+                for name, plan in attacks.items()
+                if written.attacks[name].conditions is None or label in written.attacks[name].conditions
+            },
             seeds=tuple(range(seeds)),
             subjects=tuple(subject for subject in subjects if subject is not None),
         )

@@ -45,7 +45,7 @@ class ConditionFile(Record):
 
 
 class AttackFile(Record):
-    """One ``[attacks.NAME]``."""
+    """One ``[attacks.NAME]``: what the networks of some conditions, or of all, are put to."""
 
     attack: str
     settings: dict[str, Setting] = Field(default_factory=dict)
@@ -53,6 +53,7 @@ class AttackFile(Record):
     grid: tuple[float | str, ...] | None = None
     images: PositiveInt | None = None
     epochs: Literal["all", "last"] = "all"
+    conditions: tuple[str, ...] | None = None
     through: dict[str, Setting] = Field(default_factory=dict)
 
 
