@@ -45,9 +45,9 @@ def critical_perturbation(
 
     Args:
         subject: what is examined.
-        attack: what looks for it, with its default settings. ``noise_search`` (20 random points of each ball, in the same
-            directions), ``fgsm`` and ``pgd`` (up the margin) try radii from 0.01 to 100, each 8 % longer than the one
-            before; the first one that changes the answer counts.
+        attack: what looks for it, with its default settings. ``noise_search`` (20 random points of each ball, in
+            the same directions), ``fgsm`` and ``pgd`` (up the margin) try radii from 0.01 to 100, each 8 % longer than
+            the one before; the first one that changes the answer counts.
 
     Returns:
         ``f0`` and ``critical_l2``, the median over the images that are classified correctly, where half of them were

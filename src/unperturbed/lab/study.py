@@ -170,7 +170,7 @@ def _trials(
             attacks={
                 name: _on(plan, network, random=defence.traits.random)
                 for name, plan in attacks.items()
-                if written.attacks[name].conditions is None or label in written.attacks[name].conditions
+                if label in (written.attacks[name].conditions or (label,))
             },
             seeds=tuple(range(seeds)),
             subjects=tuple(subject for subject in subjects if subject is not None),
