@@ -131,7 +131,7 @@ def test_subjects_are_counted_beside_conditions(geometry):
         assert (row["subjects"], row["resampled"]) == (people, resampled)
         assert row["association"].endswith(f"over 36 networks of 12 conditions and {people} subjects at epoch 15")
         (line,) = associations_view(content).rows
-        assert line.cells[5] == Text("36", below=("of 12", words))
+        assert line.cells[4] == Text("36", below=("of 12", words))
         assert {row["subject"] for row in network_rows(content)} == {f"subject {n}" for n in range(people)}
 
 

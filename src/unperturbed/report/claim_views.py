@@ -125,8 +125,8 @@ def contrasts_view(content: Content) -> View:
 def associations_view(content: Content) -> View | None:
     """Return the table of all associations, None where no claim has one that was measured."""
     columns = (
-        Column("association", "words"), Column("expected"), Column("outcome"), Column(f"{RHO} [interval]", "number"),
-        Column("p", "number"), Column("networks", "number", ("of conditions", "and subjects")),
+        Column("association", "words"), Column("expected"), Column("outcome"), Column(f"{RHO} [interval]", "number", ("p",)),
+        Column("networks", "number", ("of conditions", "and subjects")),
         Column("mixed effects", "number", ("slope [interval]", "p")),
         Column("Pearson", "number", ("p if independent",)),
     )  # fmt: skip
@@ -139,8 +139,7 @@ def associations_view(content: Content) -> View | None:
                 ),
                 Text(row["expected"]),
                 Text(row["outcome"], badge=row["outcome"], below=(f"found: {row['detected']}",)),
-                Text(signed(row["rho"]), below=(interval(row["low"], row["high"]),)),
-                Text(probability(row["p"])),
+                Text(signed(row["rho"]), below=(interval(row["low"], row["high"]), probability(row["p"]))),
                 Text(whole(row["networks"]), below=groups(row)),
                 slope(row),
                 Text(signed(row["pearson"], 2), below=(probability(row["p_pearson"]),)),
