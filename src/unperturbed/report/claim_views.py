@@ -125,8 +125,8 @@ def contrasts_view(content: Content) -> View:
 def associations_view(content: Content) -> View | None:
     """Return the table of all associations, None where no claim has one that was measured."""
     columns = (
-        Column("association", "words"), Column("expected"), Column("outcome"), Column(f"{RHO} [interval]", "number", ("p",)),
-        Column("networks", "number", ("of conditions", "and subjects")),
+        Column("association", "words"), Column("expected"), Column("outcome"),
+        Column(f"{RHO} [interval]", "number", ("p",)), Column("networks", "number", ("of conditions", "and subjects")),
         Column("mixed effects", "number", ("slope [interval]", "p")),
         Column("Pearson", "number", ("p if independent",)),
     )  # fmt: skip
