@@ -25,7 +25,7 @@ CHEAP = {
     "published-perturbation": {"grid": 10},
     "eeg-prediction": {"splits": 5},
     "representational-similarity": {"against": "eeg", "samples": 5},
-    "estimators": {"samples": 300, "units": 200, "last": 100},
+    "estimators": {"draws": 2, "samples": 300, "units": 200, "last": 100},
 }
 ASKS_NOTHING = {"noise-strength"}  # of the network: there is nothing to interrupt
 BY_THE_CLOCK = {"timing"}
@@ -120,10 +120,11 @@ def test_an_interruption_is_heard_and_nothing_is_disturbed(name, subject_of):
         (
             "estimators",
             {"last": 800},
-            "last within three quarters of the units; got 0.5, 1400 samples, 1000 units and last = 800",
+            "last within three quarters of the units; got 5, 0.5, 1400 samples, 1000 units and last = 800",
         ),
         ("estimators", {"samples": 900}, "more samples than units"),
         ("estimators", {"share": 0.0}, "a share above 0"),
+        ("estimators", {"draws": 0}, "draws of at least 1"),
         ("robustness-gain", {"attack": "ddn", "norm": "linf"}, "ddn: norm must be 'l2', got 'linf'"),
         ("transfer", {"steps": 0}, "pgd: expected .*steps"),
         ("certificates", {"n": 9}, "9 draws cannot certify anything at alpha = 0.001; expected n of at least 10"),

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from unperturbed.attacks import sweep
 from unperturbed.examinations import Subject
 from unperturbed.examinations.critical_perturbation import critical_perturbation, published_perturbation
 from unperturbed.models import build
@@ -143,11 +142,10 @@ def test_the_distance_in_intensities_is_that_of_a_linear_classifier(images, line
     assert values["critical_l2"] == pytest.approx(np.median(found.arrays["critical_l2"]))
 
 
-@pytest.mark.parametrize("attack", ["fgsm", "pgd"])
-def test_on_a_grid_it_is_the_first_length_behind_it(images, linear, attack):
+def test_along_the_gradient_it_is_the_first_length_behind_the_distance(images, linear):
     weight = torch.randn(3072, generator=generator("w"))
     weight -= weight.mean()
-    found = critical_perturbation(_subject(linear(weight), images), attack=attack)
+    found = critical_perturbation(_subject(linear(weight), images), attack="fgsm")
     exact = ((images.flatten(1) @ weight).abs() / weight.norm()).double().numpy()
     grid = np.geomspace(0.01, 100.0, 121)
     inside = exact > 0.01
@@ -157,30 +155,48 @@ def test_on_a_grid_it_is_the_first_length_behind_it(images, linear, attack):
     )
 
 
-def test_noise_has_to_be_longer_as_little_of_it_points_the_right_way(images, linear):
-    """Of a random direction about 1 / sqrt(d) points along the weight; of 20, the luckiest about twice as much."""
+class Watched(torch.nn.Module):
+    """A classifier that keeps what it is shown."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.shown = network, []
+
+    def forward(self, images):
+        self.shown.append(images)
+        return self.network(images)
+
+
+def test_noise_is_the_nearest_of_twenty_rays_that_reach_the_other_class(images, linear):
     weight = torch.randn(3072, generator=generator("w"))
     weight -= weight.mean()
-    subject = _subject(linear(weight), images)
-    found = critical_perturbation(subject, attack="noise_search")
-    exact = ((images.flatten(1) @ weight).abs() / weight.norm()).double().numpy()
-    ratio = found.arrays["critical_l2"] / exact
-    assert 0.2 * math.sqrt(3072) < np.median(ratio[exact > 0.01]) < math.sqrt(3072)
+    network = Watched(linear(weight))
+    subject = _subject(network, images)
+    network.shown.clear()
+    found = critical_perturbation(subject, attack="noise")
+    batch, *along = network.shown
+    assert torch.equal(batch, images)
+    rays = (along[0].view(20, 20, 3072).double() - images.flatten(1)[:, None].double()) / 0.1  # the first length
+    torch.testing.assert_close(rays.norm(dim=2), torch.ones(20, 20, dtype=torch.float64), rtol=0, atol=1e-4)
+    margin = (images.flatten(1) @ weight).double()
+    speed = rays @ weight.double()
+    reached = torch.where(speed * margin[:, None] < 0, -margin[:, None] / speed, torch.inf).amin(dim=1)
+    free = reached < 4  # farther out the box bends the rays
+    assert free.sum() >= 5
+    ratio = torch.from_numpy(found.arrays["critical_l2"])[free] / reached[free]
+    assert ((ratio > 0.97) & (ratio < 1.19)).all()  # the grid is 17 % coarse
     assert found.backwards == 0
-    again = critical_perturbation(subject._replace(seed=4), attack="noise_search")
+    assert found.forwards == sum(map(len, network.shown))
+    again = critical_perturbation(subject._replace(seed=4), attack="noise")
     assert not np.array_equal(again.arrays["critical_l2"], found.arrays["critical_l2"])
 
 
-def test_pgd_climbs_the_margin_and_what_broke_is_not_attacked_again(images, linear, monkeypatch):
-    asked = {}
-
-    def watched(*arguments, **settings):
-        asked.update(settings)
-        return sweep(*arguments, **settings)
-
-    monkeypatch.setitem(critical_perturbation.__globals__, "sweep", watched)
-    critical_perturbation(_subject(linear(torch.ones(3072) / 55, bias=-27.0), images[:3]), attack="pgd")
-    assert (asked["loss"], asked["inherit"], asked["norm"]) == ("margin", True, "l2")
+def test_noise_counts_images_that_were_wrong_as_nothing_and_those_it_cannot_break_as_infinite(images, linear):
+    weight = torch.ones(3072)
+    subject = _subject(linear(weight, bias=1e5), images, lambda own: torch.where(torch.arange(20) < 6, own, 1 - own))
+    found = critical_perturbation(subject, attack="noise")
+    assert [row.measure for row in found.measures] == ["f0"]
+    assert found.arrays["critical_l2"].tolist() == [math.inf] * 6 + [0.0] * 14
 
 
 def test_images_that_were_wrong_from_the_start_are_no_part_of_the_median(images, linear):
