@@ -210,6 +210,21 @@ def test_a_claim_is_a_conjunction(change, expected, reason):
     assert (claim.verdict, claim.reason) == (expected, reason)
 
 
+def test_contrasts_of_one_cell_that_fail_alike_are_named_together():
+    near = [0.12, 0.09, 0.1, 0.1, 0.1]
+    cells = {f"lenet/{name}": {1: values} for name, values in zip("abcd", (LOW, HIGH, HIGH[::-1], near), strict=True)}
+    claim = verdict(tuple(contrast("lenet/a", f"lenet/{other}") for other in "bcd"), cells)
+    assert claim.verdict == "contradicted"
+    assert claim.reason == "lenet a vs b and c at epoch 1: expected greater, found less"
+    claim = verdict(tuple(contrast("lenet/a", f"lenet/{other}", "less") for other in "dbe"), cells)
+    assert claim.reason == "lenet/e was not run; lenet a vs d at epoch 1: expected less, found no difference"
+    cells["lenet/e"] = {1: LOW[::-1]}
+    claim = verdict(tuple(contrast("lenet/a", f"lenet/{other}", "less") for other in "dea"), cells)
+    assert claim.reason.startswith(
+        "lenet a vs d and e at epoch 1: expected less, found no difference; lenet a vs a at epoch 1"
+    )
+
+
 def test_secondary_contrasts_decide_nothing_and_are_a_family_of_their_own():
     second = contrast("lenet/b", "lenet/a", "greater", primary=False)
     third = contrast("lenet/a", "lenet/c", "greater", primary=False)

@@ -318,15 +318,29 @@ def _weakness(part: Row | Relation) -> tuple[float, float]:
 
 def _reason(primary: Sequence[Row | Relation], verdict: Outcome, gaps: Sequence[str]) -> str:
     parts = list(dict.fromkeys(gaps))
+    alike: dict[str, list[Row | Relation]] = {}
     for part in primary:
         problems = [part.reason] if part.reason else []
         if part.outcome == verdict != "supported" and not math.isnan(part.interval.low):
             problems.insert(0, _shortfall(part))
         if problems:
-            parts.append(f"{part.words}: {', '.join(problems)}")
+            alike.setdefault(", ".join(problems), []).append(part)
+    parts += [f"{words}: {problem}" for problem, those in alike.items() for words in _together(those)]
     if not primary and not gaps:
         parts.append("the study names no primary contrast for it")
     return "; ".join(parts)
+
+
+def _together(parts: Sequence[Row | Relation]) -> list[str]:
+    """Return the words of contrasts, those of one cell with several others at one epoch as one."""
+    others: dict[tuple[str, str], list[str]] = {}
+    for part in parts:
+        start, other, end = part.parts if isinstance(part, Row) else (part.words, "", "")
+        others.setdefault((start, end), []).append(other)
+    return [
+        f"{start}{', '.join(names[:-1])}{' and ' if names[1:] else ''}{names[-1]}{end}"
+        for (start, end), names in others.items()
+    ]
 
 
 def _shortfall(part: Row | Relation) -> str:

@@ -111,11 +111,17 @@ class Row:
     @property
     def words(self) -> str:
         """Which two cells are compared, and when; of a sweep, at equal what."""
+        return "".join(self.parts)
+
+    @property
+    def parts(self) -> tuple[str, str, str]:
+        """The same as what stands before the right side, the right side, and what stands behind it."""
         left, right = self.left, self.right
         match = "" if self.match is None else f" {self.match.words}"
         if (left.architecture, left.epoch) == (right.architecture, right.epoch):
-            return f"{left.architecture} {left.what} vs {right.what}{match} at epoch {left.epoch}"
-        return " vs ".join(f"{arm.architecture} {arm.what} at epoch {arm.epoch}" for arm in (left, right))
+            return f"{left.architecture} {left.what} vs ", f"{right.what}{match}", f" at epoch {left.epoch}"
+        first, second = (f"{arm.architecture} {arm.what} at epoch {arm.epoch}" for arm in (left, right))
+        return f"{first} vs ", second, ""
 
 
 class Measured(NamedTuple):
