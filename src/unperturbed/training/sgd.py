@@ -153,12 +153,14 @@ def train(
             if first == 0:
                 program.forget_losses()
             rows = torch.stack([split.draw(generator("order", seed, epoch)) for seed in seeds]).to(device)
-            windows = places(seeds, epoch, len(split), crop=recipe.crop, flip=recipe.flip).to(device)
+            windows = None
+            if augmented:
+                windows = places(seeds, epoch, len(split), crop=recipe.crop, flip=recipe.flip).to(device)
             for batch in range(first, batches):
                 part = slice(batch * recipe.batch_size, (batch + 1) * recipe.batch_size)
                 batch_rows = rows[:, part].flatten(0, 1)
                 images, labels = split.images(batch_rows), split.labels(batch_rows)
-                if augmented:
+                if windows is not None:
                     images = moved(images, windows[:, part].flatten(0, 1), crop=recipe.crop)
                 step += 1
                 done = step / (recipe.epochs * batches)
