@@ -4,9 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from unperturbed.measures import QUANTITIES
 from unperturbed.records import CurvePoint, Measurement
 from unperturbed.report import claims_rows, tables
-from unperturbed.report.claim_views import contrasts_view, explanation
+from unperturbed.report.claim_views import contrasts_view, explanation, named_in
 from unperturbed.report.costs import cost_rows, stage_rows
 from unperturbed.report.verdicts import answer, contrast_rows
 from unperturbed.statistics import decide
@@ -246,6 +247,20 @@ def test_a_claim_about_another_attack_says_so_and_is_not_the_main_contrast(conte
     assert [(row["id"], row["attack"]) for row in claims_rows(changed)][:2] == [("X1", "pgd-linf"), ("K1", "fgsm")]
     assert "contrasts of K1 point" in answer(changed)[1]
     assert claims_rows(changed)[0]["left"] < claims_rows(changed)[1]["left"]
+
+
+def test_every_quantity_has_a_name_for_readers():
+    assert set(QUANTITIES) <= set(tables.NAMES)
+    assert len(set(tables.NAMES.values())) == len(tables.NAMES)
+
+
+@pytest.mark.parametrize(
+    ("contrast", "named"),
+    [("net a vs c at epoch 1", True), ("net a vs d at epoch 1", False), ("net b vs c at epoch 1", False),
+     ("net a vs c at epoch 2", False), ("", True)],
+)  # fmt: skip
+def test_a_contrast_that_a_reason_names_with_others_is_not_said_twice(contrast, named):
+    assert named_in("net a vs b and c at epoch 1: expected greater, found less", contrast) is named
 
 
 def test_clean_accuracy_is_that_of_the_curve_or_else_what_an_examination_measured(small):

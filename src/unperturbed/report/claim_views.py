@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from unperturbed.report import tables, verdicts
 from unperturbed.report.content import Content
 from unperturbed.report.numbers import MISSING, RHO, decimals, interval, percent, probability, signed, whole
@@ -57,12 +59,24 @@ def claims_note(content: Content) -> str:
 
 def explanation(row: tables.Row, content: Content) -> tuple[str, ...]:
     """Return the contrast that decides a claim and the reason of the verdict, without saying the same twice."""
-    contrast = row["contrast"] if row["contrast"] and row["contrast"] not in row["reason"] else ""
+    contrast = "" if named_in(row["reason"], row["contrast"] or "") else row["contrast"]
     pairs = {(row[side], row["measure"]) for side in ("attack", "left_attack", "right_attack") if row[side]}
     unlike = pairs and pairs != {(tables.main_attack(content), tables.main_measure(content))}
     other = f"{tables.name_of(row['measure'])} {under(content, row)}" if unlike else ""
     margin = "" if row["margin"] is None else f"no difference: none beyond {row['margin']:g}"
     return tuple(filter(None, (contrast, row["reason"], other, margin)))
+
+
+def named_in(reason: str, contrast: str) -> bool:
+    """Return whether a reason names a contrast, by itself or with others of the same left side.
+
+    >>> named_in("net a vs b and c at epoch 1: found less", "net a vs c at epoch 1")
+    True
+    """
+    left, versus, rest = contrast.partition(" vs ")
+    right, at, epoch = rest.rpartition(" at epoch ")
+    whole = re.search(rf"(?<![\w-]){re.escape(right)}(?![\w-])", reason)
+    return whole is not None and left + versus in reason and at + epoch in reason
 
 
 def under(content: Content, row: tables.Row) -> str:
