@@ -1,5 +1,6 @@
 """A study file is checked in every word before anything runs."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,12 @@ from unperturbed.lab.study_file import find, names, read
 from unperturbed.records import Association, Cell, SpecError, Study, Sweep, Variable
 
 TINY = Path(__file__).with_name("tiny.toml")
+
+
+@cache
+def loaded(name, scale):
+    """A study of the lab, resolved once: the large ones take seconds."""
+    return lab.load(name, scale=scale)
 
 
 def edited(tmp_path, old, new):
@@ -26,13 +33,13 @@ def edited(tmp_path, old, new):
             "images = 50",
             "imagse = 50",
             "mine.toml has no setting 'attacks.fgsm.imagse'. It has: attack, settings, eps, grid, "
-            "images, epochs, through. Did you mean 'images'?",
+            "images, epochs, conditions, through. Did you mean 'images'?",
         ),
         (
             "epochs = 3 }",
             "epochs = 3, momentun = 0.9 }",
             "architectures.fully-connected.recipe has no setting 'momentun'. It has: "
-            "epochs, optimiser, batch_size, learning_rate, momentum, weight_decay, drop_at, drop_by, schedule, clip, precision. Did you mean 'momentum'?",
+            "epochs, optimiser, batch_size, learning_rate, momentum, weight_decay, drop_at, drop_by, schedule, clip, crop, flip, precision. Did you mean 'momentum'?",
         ),
         (
             "hidden = 16",
@@ -406,7 +413,7 @@ def test_at_paper_scale_the_recipe_is_the_published_one():
 
 
 def test_conditions_name_mechanisms_and_attacks_go_through_what_a_network_has():
-    study = lab.load("defences", scale="laptop")
+    study = loaded("defences", "laptop")
     plans = {trial.condition: trial.attacks for trial in study.trials}
     assert plans["winner-take-all"]["pgd-adaptive"].through == {"temperature": 0.67, "mode": "expected"}
     assert plans["pgd-training"]["pgd-adaptive"].through == {}
@@ -435,7 +442,7 @@ def test_conditions_name_mechanisms_and_attacks_go_through_what_a_network_has():
 def test_the_whole_variational_loss_is_weighted_by_the_number_of_training_images(scale, images):
     terms = {
         trial.condition: {spec.name: spec.settings["kl"] for spec in trial.mechanisms if spec.settings.get("kl")}
-        for trial in lab.load("defences", scale=scale).trials
+        for trial in loaded("defences", scale).trials
     }
     weight = pytest.approx(1 / images, rel=2e-3)
     both = {"indian-buffet": weight, "winner-take-all": weight}
@@ -451,7 +458,7 @@ def test_the_whole_variational_loss_is_weighted_by_the_number_of_training_images
      ("authors", {"L1", "L1-pgd"}, 150, 10, 0.0, 4)],
 )  # fmt: skip
 def test_winner_take_all_is_trained_as_the_claims_of_the_scale_say(scale, claims, epochs, steps, warm_up, crop):
-    study = lab.load("defences", scale=scale)
+    study = loaded("defences", scale)
     assert {claim.id for claim in study.claims if claim.id[:2] in ("L1", "L5")} == claims
     trials = {trial.condition: trial for trial in study.trials}
     for condition in ("winner-take-all", "pgd-training", "winner-take-all-hot", "winner-take-all-argmax"):
@@ -464,7 +471,7 @@ def test_winner_take_all_is_trained_as_the_claims_of_the_scale_say(scale, claims
 @pytest.mark.parametrize("scale", ["laptop", "full"])
 def test_two_attacks_that_a_claim_compares_on_one_network_have_the_same_images(scale):
     """Else the contrast is left out of the report."""
-    study = lab.load("defences", scale=scale)
+    study = loaded("defences", scale)
     plans = {trial.condition: trial.attacks for trial in study.trials}
     compared = {
         (side.condition, side.attack or claim.attack)
@@ -483,7 +490,7 @@ def test_an_inverted_range_of_a_fit_is_refused_before_anything_is_trained():
 
 def test_it_is_at_no_scale_that_trains_on_other_numbers_of_images():
     for scale in ("smoke", "laptop", "middle"):
-        assert not {trial.condition for trial in lab.load("defences", scale=scale).trials} & {
+        assert not {trial.condition for trial in loaded("defences", scale).trials} & {
             "winner-take-all-bayes",
             "winner-take-all-gaussian",
         }
@@ -521,7 +528,7 @@ SCALES = [(name, scale) for name in names() for scale in read(find(name)).scales
 
 @pytest.mark.parametrize(("name", "scale"), SCALES)
 def test_every_study_of_the_lab_loads_at_every_scale(name, scale):
-    study = lab.load(name, scale=scale)
+    study = loaded(name, scale)
     assert len({trial.canonical() for trial in study.trials}) == len(study.trials) > 1
     assert study.claims
 
