@@ -26,6 +26,7 @@ from unperturbed.lab.study_file import (
     AttackFile,
     ClaimFile,
     ConditionFile,
+    ExaminationFile,
     ScaleFile,
     StudyFile,
     claim_of,
@@ -135,9 +136,6 @@ def _trials(
         name: _plan(name, lookup("attack", written.attacks, name), size_of)
         for name in (written.attacks if size_of.attacks is None else size_of.attacks)
     }
-    for name in attacks:
-        for condition in written.attacks[name].conditions or ():
-            lookup("condition", written.conditions, condition)
     for label in written.conditions if size_of.conditions is None else size_of.conditions:
         condition = lookup("condition", written.conditions, label)
         defences = tuple(
@@ -170,11 +168,18 @@ def _trials(
             attacks={
                 name: _on(plan, network, random=defence.traits.random)
                 for name, plan in attacks.items()
-                if label in (written.attacks[name].conditions or (label,))
+                if _is_about(written.attacks[name], label, written)
             },
             seeds=tuple(range(seeds)),
             subjects=tuple(subject for subject in subjects if subject is not None),
         )
+
+
+def _is_about(file: AttackFile | ExaminationFile, condition: str, written: StudyFile) -> bool:
+    """Return whether the networks of a condition are put to an attack or examination; refuse unknown conditions."""
+    for name in file.conditions or ():
+        lookup("condition", written.conditions, name)
+    return file.conditions is None or condition in file.conditions
 
 
 def _pass(network: nn.Module) -> None:
@@ -213,9 +218,7 @@ def _examined(
     plans: dict[str, ExaminationPlan] = {}
     for label in chosen:
         file = lookup("examination", written.examinations, label)
-        for condition in file.conditions or ():
-            lookup("condition", written.conditions, condition)
-        if file.conditions is not None and trial.condition not in file.conditions:
+        if not _is_about(file, trial.condition, written):
             continue
         where = f"examinations.{label}"
         spec = complete(
